@@ -1,0 +1,263 @@
+# evo-sdpa: from a kernel's source to a page that says how good it is and how sure that is.
+#
+#   snakemake --cores 1 all                    everything
+#   snakemake --cores 1 results/report.html    the page and what it needs
+#   snakemake --cores 1 v1_scalar              one variant's whole chain, by name (children too: v2_wmma@STAGES=3)
+#   snakemake --cores 1 record                 copy this machine's evidence to results/recorded/
+#   snakemake --cores 1 check                  exit 1 unless every variant that config.yaml requires is ok
+#
+# Data flows one way: config.yaml and kernels/ -> build -> evidence (one JSON file a step) -> gap -> page.
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])  # `python` is ours below
+
+from evosdpa import config as configuration, plan as planning, variants
+
+os.chdir(workflow.basedir)
+planning.clear_stale_locks()
+try:
+    configuration.load("config.yaml")  # says what is wrong in one line, before Snakemake reads the same file
+except configuration.ConfigError as error:
+    planning.stop(str(error))
+
+
+configfile: "config.yaml"
+
+
+plan = planning.Plan(config, sys.argv[1:])
+
+wildcard_constraints:
+    variant=variants.NAME,
+    device="[a-z0-9][a-z0-9-]*",
+    arch=r"sm_\d+a?|host",
+
+
+localrules: all, record, check
+
+
+# ---- Targets ---------------------------------------------------------------------------------------------------------
+
+rule all:
+    input:
+        plan.evidence(),
+        "results/gap.csv",
+        "results/report.html",
+
+
+for name in plan.names:
+
+    rule:
+        name: name
+        localrule: True
+        input: plan.chain(name)
+
+
+# ---- From source to binary: no GPU needed ----------------------------------------------------------------------------
+# Needs the source and exactly the headers that it includes. A checkpoint with reproducible output: a reworded comment gives
+# the same binary, and then nothing after it runs. A source that does not compile is evidence too; its kernel.so is empty.
+
+checkpoint compile:
+    input:
+        source=plan.sources,
+        code=plan.code("compile_variant"),
+    output:
+        library="results/build/{arch}/{variant}/kernel.so",
+        cubin="results/build/{arch}/{variant}/kernel.cubin",
+        evidence="results/build/{arch}/{variant}/build.json",
+    params:
+        settings=plan.compile_settings,
+        compiler=plan.compiler,
+    log:
+        "results/logs/{arch}/{variant}/compile.log",
+    shell:
+        r"""
+        python scripts/compile_variant.py {wildcards.variant:q} --arch {wildcards.arch:q} --settings {params.settings:q} \
+            --folder $(dirname {output.library:q}) 2>&1 | tee {log:q}
+        """
+
+
+rule inspect:
+    input:
+        library="results/build/{arch}/{variant}/kernel.so",
+        cubin="results/build/{arch}/{variant}/kernel.cubin",
+        code=plan.code("inspect_variant"),
+    output:
+        "results/build/{arch}/{variant}/static.json",
+    params:
+        settings=plan.inspect_settings,
+    log:
+        "results/logs/{arch}/{variant}/inspect.log",
+    shell:
+        r"""
+        python scripts/inspect_variant.py {wildcards.variant:q} --arch {wildcards.arch:q} --settings {params.settings:q} \
+            --folder $(dirname {output:q}) 2>&1 | tee {log:q}
+        """
+
+
+# ---- Evidence from a device ------------------------------------------------------------------------------------------
+# One process per variant and step. A wrong answer, a crash or a hang ends as evidence with its log, never as a failed job.
+
+rule verify:
+    input:
+        library=plan.library_input,
+        code=plan.code("verify_variant"),
+    output:
+        "results/{device}/{variant}/verify.json",
+    params:
+        settings=plan.verify_settings,
+        device=plan.device_identity,
+    log:
+        "results/logs/{device}/{variant}/verify.log",
+    resources:
+        gpu=1,
+    shell:
+        r"""
+        python scripts/verify_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
+            --library {input.library:q} --output {output:q} 2>&1 | tee {log:q}
+        """
+
+
+rule sanitize:
+    input:
+        library=plan.library_input,
+        verify="results/{device}/{variant}/verify.json",
+        code=plan.code("sanitize_variant"),
+    output:
+        "results/{device}/{variant}/sanitize.json",
+    params:
+        settings=plan.sanitize_settings,
+        device=plan.device_identity,
+    log:
+        "results/logs/{device}/{variant}/sanitize.log",
+    resources:
+        gpu=1,
+    shell:
+        r"""
+        python scripts/sanitize_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
+            --library {input.library:q} --verify {input.verify:q} --output {output:q} 2>&1 | tee {log:q}
+        """
+
+
+# Times are taken with every core reserved: a compile beside it would disturb launch-bound kernels.
+
+rule bench:
+    input:
+        library=plan.library_input,
+        verify="results/{device}/{variant}/verify.json",
+        floors=plan.floor_inputs,
+        code=plan.code("bench_variant"),
+    output:
+        evidence="results/{device}/{variant}/bench.json",
+        samples="results/{device}/{variant}/samples.csv.gz",
+    params:
+        settings=plan.bench_settings,
+        device=plan.device_identity,
+    log:
+        "results/logs/{device}/{variant}/bench.log",
+    threads: workflow.cores or 1
+    resources:
+        gpu=1,
+    shell:
+        r"""
+        python scripts/bench_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
+            --library {input.library:q} --verify {input.verify:q} --floors {input.floors:q} \
+            --output {output.evidence:q} --samples {output.samples:q} 2>&1 | tee {log:q}
+        """
+
+
+rule profile:
+    input:
+        library=plan.library_input,
+        verify="results/{device}/{variant}/verify.json",
+        code=plan.code("profile_variant"),
+    output:
+        "results/{device}/{variant}/profile.json",
+    params:
+        settings=plan.profile_settings,
+        device=plan.device_identity,
+    log:
+        "results/logs/{device}/{variant}/profile.log",
+    threads: workflow.cores or 1
+    resources:
+        gpu=1,
+    shell:
+        r"""
+        python scripts/profile_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
+            --library {input.library:q} --verify {input.verify:q} --output {output:q} 2>&1 | tee {log:q}
+        """
+
+
+rule rivals:
+    input:
+        floors=plan.floor_inputs,
+        code=plan.code("bench_rivals"),
+    output:
+        evidence="results/{device}/rivals/bench.json",
+        samples="results/{device}/rivals/samples.csv.gz",
+    params:
+        settings=plan.bench_settings,
+        device=plan.device_identity,
+    log:
+        "results/logs/{device}/rivals/bench.log",
+    threads: workflow.cores or 1
+    resources:
+        gpu=1,
+    shell:
+        r"""
+        python scripts/bench_rivals.py --device {wildcards.device:q} --settings {params.settings:q} --floors {input.floors:q} \
+            --output {output.evidence:q} --samples {output.samples:q} 2>&1 | tee {log:q}
+        """
+
+
+# ---- From evidence to the page ---------------------------------------------------------------------------------------
+# All evidence of this machine, recorded evidence of others, and the sources as they are now, which decide what is stale.
+
+rule gap:
+    input:
+        evidence=plan.evidence(),
+        recorded=plan.recorded(),
+        sources=plan.all_sources(),
+        code=plan.code("build_gap"),
+    output:
+        table="results/gap.csv",
+        json="results/gap.json",
+    params:
+        settings=plan.gap_settings(),
+    log:
+        "results/logs/gap.log",
+    shell:
+        r"""
+        python scripts/build_gap.py --plan {params.settings:q} --table {output.table:q} --json {output.json:q} 2>&1 | tee {log:q}
+        """
+
+
+rule report:
+    input:
+        gap="results/gap.json",
+        code=plan.code("build_report"),
+    output:
+        "results/report.html",
+    log:
+        "results/logs/report.log",
+    shell:
+        r"""
+        python scripts/build_report.py --gap {input.gap:q} --output {output:q} 2>&1 | tee {log:q}
+        """
+
+
+rule record:
+    input:
+        evidence=plan.evidence(),
+        gap="results/gap.json",
+    shell:
+        "python scripts/record_evidence.py --gap {input.gap:q}"
+
+
+rule check:
+    input:
+        gap="results/gap.json",
+    shell:
+        "python scripts/check_variants.py --gap {input.gap:q}"

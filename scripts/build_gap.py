@@ -1,0 +1,28 @@
+"""Aggregate all evidence: gap.csv and gap.json."""
+
+import argparse
+import json
+from pathlib import Path
+
+from evosdpa import command_line, evidence, gap
+from evosdpa.config import Config
+
+
+def main() -> None:
+    """Parse arguments, aggregate."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plan", type=json.loads, required=True, help="JSON with config, names, device and arch")
+    parser.add_argument("--table", type=Path, required=True, help="gap.csv to write")
+    parser.add_argument("--json", type=Path, required=True, help="gap.json to write")
+    given = parser.parse_args()
+    plan = given.plan
+    found = gap.Gap(Config.model_validate(plan["config"]), plan["names"], plan["device"], plan["arch"])
+    document = found.document()
+    for error in document["errors"]:
+        print(f"left out: {error}")
+    evidence.write_text(given.table, gap.table(document["rows"]))
+    evidence.write_text(given.json, gap.dumps(document))
+
+
+if __name__ == "__main__":
+    command_line.run(main)

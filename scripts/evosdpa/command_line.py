@@ -1,0 +1,47 @@
+"""What the scripts' command lines have in common."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from evosdpa.config import Config
+from evosdpa.evidence import EvidenceError
+from evosdpa.variants import VariantError
+
+
+def parser(about: str | None, *, variant: bool = True, device: bool = False, arch: bool = False) -> argparse.ArgumentParser:
+    """A parser with the arguments that most steps share."""
+    made = argparse.ArgumentParser(description=(about or "").splitlines()[0])
+    if variant:
+        made.add_argument("variant", help="name of the variant, for example v2_wmma@STAGES=3")
+    if device:
+        made.add_argument("--device", required=True, help="slug of the device: cpu or a GPU's")
+    if arch:
+        made.add_argument("--arch", required=True, help="architecture to compile for, for example sm_90a")
+    made.add_argument("--settings", type=settings, required=True, help="the sections of config.yaml that decide this step, as JSON")
+    return made
+
+
+def settings(text: str) -> Config:
+    """The configuration from a rule's JSON; sections that the step does not need keep their defaults."""
+    return Config.model_validate(json.loads(text))
+
+
+def existing(text: str) -> Path:
+    """A path that must exist."""
+    path = Path(text)
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{text} does not exist")
+    return path
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a script's main; what a user can mend is one line and exit status 1, not a traceback."""
+    try:
+        main()
+    except (EvidenceError, VariantError) as error:
+        sys.exit(f"evo-sdpa: {error}")

@@ -1,0 +1,188 @@
+"""config.yaml: its schema, its defaults and the errors a user sees. The models below are the schema."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from evosdpa import problem as problems
+
+
+class ConfigError(Exception):
+    """Something in config.yaml that cannot be used; one line naming the key and what to do."""
+
+
+def _problem_name(value: str) -> str:
+    problems.parse(value)
+    return value
+
+
+ProblemName = Annotated[str, AfterValidator(_problem_name)]
+Mode = Literal["warm", "stream", "cold", "eager"]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, numbers are not made of strings."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Goal(Section):
+    """What the search is for: met when every listed mode is below the time."""
+
+    problem: ProblemName = Field("b1h8s512d64-fp16", description="the problem that is ranked")
+    time_us: float = Field(5.0, gt=0, description="the time to get under, microseconds for the whole problem")
+    modes: list[Mode] = Field(["warm", "stream"], min_length=1, description="modes that must all be under it")
+
+
+class Compile(Section):
+    """How variants are compiled."""
+
+    nvcc_flags: list[str] = Field(["-O3", "-std=c++17"], description="flags for every .cu")
+    host_flags: list[str] = Field(["-O3", "-std=c++17"], description="flags for every .cpp")
+    timeout_s: float = Field(300, gt=0, description="time limit of one compilation, seconds")
+
+
+class VerifySection(Section):
+    """How correctness is decided."""
+
+    repeats: int = Field(20, ge=2, description="launches that must give the same bits")
+    tolerance: float = Field(2.0, gt=0, description="allowed multiple of PyTorch's own row error at that precision")
+    seed: int | None = Field(None, ge=0, description="seed of the inputs; null draws one per run and records it")
+    timeout_s: float = Field(300, gt=0, description="time limit of one variant's verification, seconds")
+
+
+class SanitizeSection(Section):
+    """Which of compute-sanitizer's tools run."""
+
+    tools: list[Literal["memcheck", "racecheck", "initcheck", "synccheck"]] = Field(
+        ["memcheck", "racecheck", "initcheck", "synccheck"], description="tools to run")
+    timeout_s: float = Field(180, gt=0, description="time limit of one tool, seconds")
+
+
+class BenchSection(Section):
+    """The timing protocol."""
+
+    processes: int = Field(5, ge=2, description="fresh processes; the unit of replication of every interval")
+    samples: int = Field(40, ge=5, description="samples per process, problem and mode on a GPU")
+    replay_us: float = Field(400, ge=200, description="shortest CUDA graph replay, microseconds")
+    gpu_modes: list[Mode] = Field(["warm", "stream", "cold", "eager"], description="modes timed on a GPU")
+    cpu_problems: list[ProblemName] = Field(
+        ["b1h8s512d64-fp16", "b1h8s512d64-fp16-causal"], description="problems timed on a CPU, which is a thousand times slower")
+    cpu_samples: int = Field(5, ge=3, description="samples per process and problem on a CPU, in mode warm")
+    mode_budget_s: float = Field(0.5, gt=0, description="slow calls get fewer samples, at least 5, to fit in this")
+    max_call_s: float = Field(1.0, gt=0, description="a problem whose single call takes longer is not timed")
+    timeout_s: float = Field(420, gt=0, description="time limit of one process, seconds")
+
+
+class ProfileSection(Section):
+    """What Nsight Compute looks at."""
+
+    problems: list[ProblemName] = Field(["b1h8s512d64-fp16"], min_length=1, description="problems to profile")
+    timeout_s: float = Field(240, gt=0, description="time limit of one variant, seconds")
+
+
+class VariantEntry(Section):
+    """What config.yaml may say about one variant; a variant needs no entry."""
+
+    required: bool = Field(False, description="`check` fails unless this variant is ok")
+    flags: list[str] = Field([], description="extra compiler flags for this variant")
+    problems: list[ProblemName] | None = Field(None, description="time only these; null: all")
+
+
+class Config(Section):
+    """The whole of config.yaml."""
+
+    goal: Goal = Goal()
+    problems: list[ProblemName] = Field(
+        ["b1h8s512d64-fp16"], min_length=1, description="problems to time, the goal's first")
+    device: str = Field("auto", pattern=r"^[a-z0-9-]+$",
+                        description="auto: the GPU found here; cpu: use no GPU; or the slug of the GPU that must be here")
+    arch: str = Field("auto", pattern=r"^(auto|sm_\d+a?)$",
+                      description="auto: the GPU's, sm_90a without one")
+    show_device: str = Field("nvidia-h200", description="whose recorded evidence leads the page when no GPU is here")
+    only: list[str] = Field([], description="work on these variants only; empty: all")
+    variants: dict[str, VariantEntry] = Field({}, description="entries for single variants, and children to build")
+    compile: Compile = Compile()
+    verify: VerifySection = VerifySection()
+    sanitize: SanitizeSection = SanitizeSection()
+    bench: BenchSection = BenchSection()
+    profile: ProfileSection = ProfileSection()
+
+
+def _explain(error: dict[str, Any], source: str) -> str:
+    """One line for one of pydantic's errors."""
+    path = ".".join(str(part) for part in error["loc"]) or "the file"
+    if error["type"] == "extra_forbidden":
+        model: Any = Config
+        for part in error["loc"][:-1]:
+            if not (isinstance(model, type) and issubclass(model, BaseModel)):
+                model = VariantEntry
+                break
+            annotation = model.model_fields.get(str(part))
+            model = annotation.annotation if annotation else None
+            if model is not None and getattr(model, "__origin__", None) is dict:
+                model = dict
+        known = list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else list(VariantEntry.model_fields)
+        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"{source}: {path}: unknown key; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = repr(error.get("input"))
+    got = "" if error["type"] == "value_error" or len(shown) > 60 else f" (got {shown})"
+    return f"{source}: {path}: {message[0].lower()}{message[1:]}{got}"
+
+
+def check(data: Any, source: str = "config.yaml") -> Config:
+    """The checked configuration of parsed YAML.
+
+    Raises ConfigError with one line per problem found.
+    """
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: must be a mapping of sections, not {type(data).__name__}")
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(one, source) for one in error.errors())) from None
+    if config.goal.problem not in config.problems:
+        raise ConfigError(f"{source}: goal.problem: {config.goal.problem} is not listed under problems")
+    for mode in config.goal.modes:
+        if mode not in config.bench.gpu_modes:
+            raise ConfigError(f"{source}: goal.modes: {mode} is not listed under bench.gpu_modes")
+    return config
+
+
+def load(path: Path | str = "config.yaml") -> Config:
+    """Read and check a configuration file. Raises ConfigError with one line per problem found."""
+    try:
+        data = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or 'unreadable'}") from None
+    return check(data, str(path))
+
+
+def table() -> str:
+    """The schema as a Markdown table: key, default, meaning. README.md carries it and a test compares the two."""
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+
+    def walk(model: type[BaseModel], prefix: str) -> None:
+        for name, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                walk(field.annotation, f"{prefix}{name}.")
+            else:
+                default = yaml.safe_dump(field.default, default_flow_style=True).splitlines()[0]
+                rows.append(f"| `{prefix}{name}` | `{default}` | {field.description} |")
+
+    walk(Config, "")
+    walk(VariantEntry, "variants.<name>.")
+    return "\n".join(rows) + "\n"

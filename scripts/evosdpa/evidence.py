@@ -1,0 +1,272 @@
+"""Evidence: the JSON files that rules write, one class a kind, and the words for how a step ended.
+
+Files are written whole or not at all. Reading checks the schema version and every field, so that a truncated or
+hand-edited file is one clear line instead of a wrong number.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+SCHEMA_VERSION = 1
+
+LOG_LIMIT = 20_000
+"""Characters of a tool's output kept in evidence: head and tail; the job's log file has the rest."""
+
+
+class Status(StrEnum):
+    """How a step ended. Failed and missing are never the same thing."""
+
+    OK = "ok"
+    FAILED = "failed"  # the evidence says no
+    ERROR = "error"  # the step itself broke; the log is attached
+    TIMEOUT = "timeout"
+    UNSUPPORTED = "unsupported"  # the variant refused, with its reason
+    NOT_RUN = "not_run"  # nothing here that could run it
+    NOT_PERMITTED = "not_permitted"  # hardware counters without the right to read them
+    UNSTABLE = "unstable"
+    SUSPECT = "suspect"  # faster than its floor
+
+
+class EvidenceError(Exception):
+    """An evidence file that cannot be used; the message is one line naming file and cause."""
+
+
+class Model(BaseModel):
+    """Base of every record: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Head(Model):
+    """What every evidence file begins with."""
+
+    schema_version: int = SCHEMA_VERSION
+    kind: str
+    variant: str
+    """Name of the variant, or `rivals`."""
+    status: Status = Status.OK
+    reason: str = ""
+    """One line for the user; empty when the status is ok."""
+    log: str = ""
+    """Output of the tool that failed or warned, at most LOG_LIMIT characters."""
+    origin: Literal["measured", "recorded", "static"] = "measured"
+    device: str = ""
+    """Slug of the device (`nvidia-h200`, `cpu`), or the architecture for build and static."""
+    device_info: dict[str, Any] = {}
+    """Name, driver, power limit and whatever else identifies the device."""
+    key: str = ""
+    """The content key: a hash over key_parts."""
+    key_parts: dict[str, str] = {}
+    """What the key is made of, part by part, so that stale evidence can say what changed."""
+    started: str = ""
+    ended: str = ""
+    tools: dict[str, str] = {}
+    """Versions of the tools that took part."""
+    git: dict[str, Any] = {}
+    """Commit of the pipeline and whether the tree had changes."""
+
+
+class Build(Head):
+    """What `compile` found: flags, compiler, headers really included, the compiler's report."""
+
+    kind: Literal["build"] = "build"
+    arch: str = ""
+    title: str = ""
+    idea: str = ""
+    parent: str | None = None
+    expects: str = ""
+    levers: dict[str, int | str] = {}
+    """Lever values that this variant sets; the file's own defaults are not listed."""
+    declared_levers: dict[str, list[int | str]] = {}
+    command: str = ""
+    headers: list[str] = []
+    """Headers of this project that the compiler read, from its dependency file."""
+    library_sha256: str = ""
+    cubin_sha256: str = ""
+    seconds: float = 0.0
+    """Wall time of the compiler, seconds."""
+    ptxas: list[dict[str, Any]] = []
+    """One entry a kernel: name, registers, spill_stores and spill_loads (bytes), stack and static shared bytes."""
+    warnings: list[str] = []
+
+
+class Static(Head):
+    """What the binary tells without a GPU."""
+
+    kind: Literal["static"] = "static"
+    arch: str = ""
+    kernels: list[dict[str, Any]] = []
+    """One entry a kernel in the cubin: name, registers, stack_bytes, static_shared_bytes, local_bytes, instructions
+    (SASS opcode family -> count), total instructions."""
+    launches: list[dict[str, Any]] = []
+    """One entry a problem and kernel: problem, kernel, grid, block, dynamic_shared_bytes, blocks_per_sm, limiter,
+    occupancy (0..1), waves, tail (share of the last wave that is idle), reason when it could not be computed."""
+
+
+class Case(Model):
+    """One correctness case: a problem and an input family."""
+
+    name: str
+    problem: str
+    family: str
+    status: Status
+    reason: str = ""
+    ratio: float | None = None
+    """Worst row's relative L2 error over what this precision allows; the limit is 1 (see harness/compare.py)."""
+    error: float | None = None
+    """Worst row's relative L2 error against the float64 reference."""
+    max_abs: float | None = None
+    worst: dict[str, int] = {}
+    """Where the worst row is: batch, head, row, and its worst column."""
+
+
+class Verify(Head):
+    """The verdict on correctness and every case behind it."""
+
+    kind: Literal["verify"] = "verify"
+    seed: int = 0
+    cases: list[Case] = []
+    counts: dict[str, int] = {}
+    """Number of cases by status."""
+    worst_ratio: float | None = None
+
+
+class Sanitize(Head):
+    """compute-sanitizer's findings, tool by tool."""
+
+    kind: Literal["sanitize"] = "sanitize"
+    results: list[dict[str, Any]] = []
+    """One entry a tool: tool, status, errors, findings (first lines), seconds."""
+
+
+class Timing(Model):
+    """One time: what was timed, on which problem, in which mode, and how sure we are."""
+
+    name: str
+    problem: str
+    mode: str
+    status: Status = Status.OK
+    reason: str = ""
+    time_us: float | None = None
+    """Geometric mean of the process medians, microseconds for the whole problem."""
+    ci_low_us: float | None = None
+    ci_high_us: float | None = None
+    """95 % t interval on the logarithm of the process medians."""
+    process_medians_us: list[float] = []
+    min_us: float | None = None
+    p10_us: float | None = None
+    p90_us: float | None = None
+    samples: int = 0
+    launches_per_sample: int = 0
+    outputs_checked: bool | None = None
+    """Whether outputs of timed launches were right; None when there is nothing to compare (floors)."""
+    note: str = ""
+
+
+class Bench(Head):
+    """Times of one variant with the anchors that were interleaved with it, or of all rivals."""
+
+    kind: Literal["bench"] = "bench"
+    timings: list[Timing] = []
+    anchors: list[Timing] = []
+    """The rival and the floors timed in the same processes, interleaved."""
+    clocks: list[dict[str, Any]] = []
+    """Per process, problem and mode: SM and memory MHz, power W, temperature C, throttle reasons, before and after."""
+    processes: int = 0
+    process_kind: Literal["", "spawned", "forked"] = ""
+    """spawned: each process started anew. forked: copies of one that had imported PyTorch (CPU only)."""
+    samples_file: str = ""
+    """Name of the file beside this one with every sample: process, name, problem, mode, round, time_us."""
+    samples_sha256: str = ""
+
+
+class Profile(Head):
+    """Nsight Compute's metrics, one entry a problem and kernel."""
+
+    kind: Literal["profile"] = "profile"
+    results: list[dict[str, Any]] = []
+    """problem, kernel, grid, block, metrics (name -> value), units (name -> unit)."""
+
+
+KINDS: dict[str, type[Head]] = {
+    "build": Build, "static": Static, "verify": Verify, "sanitize": Sanitize, "bench": Bench, "profile": Profile,
+}
+
+T = TypeVar("T", bound=Head)
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def clip(text: str, limit: int = LOG_LIMIT) -> str:
+    """Head and tail of a long tool output, with a line that says how much was left out."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a file whole or not at all: to a temporary neighbour first, then renamed."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a file whole or not at all. Raises EvidenceError in one line when the disk or a permission refuses."""
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise EvidenceError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def write(path: Path | str, record: Head) -> None:
+    """Write evidence as JSON; NaN and infinity are refused because JSON has no word for them."""
+    text = json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def read(path: Path | str, model: type[T]) -> T:
+    """Read and check one evidence file.
+
+    Raises EvidenceError, one line, when the file is missing, not JSON, of another schema version or kind, or has
+    fields that do not belong.
+    """
+    try:
+        data = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise EvidenceError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise EvidenceError(f"{path}: not valid JSON ({error}); delete it to have it made again") from None
+    if not isinstance(data, dict):
+        raise EvidenceError(f"{path}: not an evidence file; delete it to have it made again")
+    version = data.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise EvidenceError(f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise EvidenceError(f"{path}: {where}: {first['msg']}; delete it to have it made again") from None

@@ -1,0 +1,432 @@
+"""From evidence to the gap: what is current, what is stale, how far everything is from the goal, the rivals and the floor."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from evosdpa import benchmarking, build, evidence, keys, profiling, sanitizing, stats, variants, verification
+from evosdpa import problem as problems
+from evosdpa.config import Config
+from evosdpa.evidence import Bench, Build, EvidenceError, Head, Profile, Sanitize, Static, Status, Timing, Verify
+from evosdpa.variants import Variant
+
+RESULTS = Path("results")
+NO_DEVICE = ("build", "logs", "recorded")
+"""Folders under results/ that are not devices."""
+
+COLUMNS = {
+    "kind": "variant, rival or floor",
+    "name": "name of the variant, rival or floor",
+    "device": "slug of the device, for example nvidia-h200 or cpu",
+    "origin": "measured: on this machine; recorded: on another one, kept in git",
+    "recorded_on": "UTC time at which the measurement ended; empty when there is none",
+    "stale": "True when source, flags, protocol or harness changed since; never ranked",
+    "problem": "for example b1h8s512d64-fp16-causal",
+    "mode": "warm, stream, cold or eager; times of different modes are not comparable",
+    "status": "ok, failed, error, timeout, unsupported, not_run, not_permitted, unstable or suspect",
+    "reason": "one line for every status but ok",
+    "time_us": "microseconds for the whole problem: geometric mean of the process medians",
+    "ci_low_us": "lower end of the 95 % t interval over processes",
+    "ci_high_us": "upper end of it",
+    "tflops": "useful operations (4 x head_dim per query-key pair) over time, in 1e12 per second",
+    "vs_goal": "time over the goal's time; only on the goal's problem",
+    "vs_best_rival": "time over the best rival's, through the anchor timed in both runs",
+    "vs_best_rival_low": "lower end of its 95 % interval",
+    "vs_best_rival_high": "upper end of it",
+    "best_rival": "the fastest rival that is ok, same device, problem and mode",
+    "vs_floor": "time over the slowest floor's, formed within each process",
+    "verdict": "against the best rival: faster, slower, same or undecided",
+    "processes": "processes that gave samples",
+    "samples": "samples in all",
+    "changed": "for stale rows: what changed",
+}
+"""Every column of gap.csv and what it means; README.md carries this table and a test compares the two."""
+
+MEASURED_BY_BINARY = ("source", "headers", "levers", "flags", "compiler")
+"""Not compared for evidence of this machine: there the binary's hash says it all, and a reworded comment says nothing."""
+RECORDED_ELSEWHERE = ("compiler", "binary")
+"""Not compared for recorded evidence: another machine's compiler made that binary, and the evidence names it."""
+
+
+@dataclass
+class Piece:
+    """One evidence file with what today's sources say about it."""
+
+    path: Path
+    record: Head
+    origin: str
+    changed: list[str] = field(default_factory=list)
+
+    @property
+    def stale(self) -> bool:
+        """Whether what it depends on has changed."""
+        return bool(self.changed)
+
+
+@dataclass
+class Chain:
+    """The evidence about one variant (or the rivals) on one device, by kind."""
+
+    name: str
+    device: str
+    pieces: dict[str, Piece] = field(default_factory=dict)
+
+    def get(self, kind: str) -> Any:
+        """The record of a kind, or None."""
+        piece = self.pieces.get(kind)
+        return piece.record if piece else None
+
+    @property
+    def changed(self) -> list[str]:
+        """What makes any of the steps that decide a rank stale."""
+        return sorted({part for kind in ("verify", "bench") if kind in self.pieces for part in self.pieces[kind].changed})
+
+
+class Gap:
+    """All evidence, judged against today's sources and configuration."""
+
+    def __init__(self, config: Config, names: list[str], device: str | None, arch: str) -> None:
+        self.config, self.names, self.device, self.arch = config, names, device, arch
+        self.errors: list[str] = []
+        self.builds: dict[str, Build] = {}
+        self.statics: dict[str, Static] = {}
+        self.chains: dict[tuple[str, str], Chain] = {}
+        self._load()
+
+    # Loading
+
+    def _read(self, path: Path, model: type[Head]) -> Any:
+        try:
+            return evidence.read(path, model)
+        except EvidenceError as error:
+            self.errors.append(str(error))
+            return None
+
+    def _load(self) -> None:
+        for name in self.names:
+            variant = variants.resolve(name)
+            folder = RESULTS / "build" / ("host" if variant.on_cpu else self.arch) / name
+            for kind, model, target in (("build", Build, self.builds), ("static", Static, self.statics)):
+                path = folder / f"{kind}.json"
+                if path.is_file() and (record := self._read(path, model)):
+                    target[name] = record
+        for origin, root in (("measured", RESULTS), ("recorded", RESULTS / "recorded")):
+            for path in sorted(root.glob("*/*/*.json")):
+                device, name, kind = path.parts[-3], path.parts[-2], path.stem
+                if (origin == "measured" and device in NO_DEVICE) or kind not in evidence.KINDS:
+                    continue
+                if name != "rivals" and name not in self.names:
+                    continue
+                record = self._read(path, evidence.KINDS[kind])
+                if record is None:
+                    continue
+                piece = Piece(path, record, origin)
+                piece.changed = self._changed(piece, name, device)
+                chain = self.chains.setdefault((device, name), Chain(name, device))
+                other = chain.pieces.get(kind)
+                # Measured here wins over recorded elsewhere, unless only the latter is current.
+                if other is None or (other.stale and not piece.stale):
+                    chain.pieces[kind] = piece
+
+    def _changed(self, piece: Piece, name: str, device: str) -> list[str]:
+        """The key's parts that are not what they were."""
+        record, kind = piece.record, piece.record.kind
+        here = piece.origin == "measured"
+        if kind in ("build", "static"):
+            return []
+        if name == "rivals":
+            return keys.changed(record.key_parts, benchmarking.bench_parts(None, self.config, device == "cpu"))
+        variant = variants.resolve(name)
+        if here:
+            built = self.builds.get(name) or Build(variant=name)
+        else:
+            arch = record.device_info.get("arch") or self.arch
+            parts = self._build_parts(name, "host" if variant.on_cpu else arch)
+            built = Build(variant=name, key_parts=parts)
+        today = {
+            "verify": lambda: verification.verify_parts(built, self.config),
+            "sanitize": lambda: sanitizing.sanitize_parts(built, self.config),
+            "bench": lambda: benchmarking.bench_parts(built, self.config, variant.on_cpu),
+            "profile": lambda: profiling.profile_parts(built, self.config, record.device_info.get("arch") or self.arch),
+        }[kind]()
+        changed = keys.changed(record.key_parts, today, MEASURED_BY_BINARY if here else RECORDED_ELSEWHERE)
+        if here and name in self.builds:
+            # The build itself may be older than its source, when only a part of the plan was run.
+            source = self._build_parts(name, "host" if variant.on_cpu else self.arch)
+            changed += keys.changed(self.builds[name].key_parts, source)
+        return changed
+
+    @functools.cache
+    def _build_parts(self, name: str, arch: str) -> dict[str, str]:
+        return build.build_parts(variants.resolve(name), self.config, arch)
+
+    # Judging
+
+    def leading_device(self) -> str:
+        """The device that the page is about: this machine's GPU, else the recorded one of the config, else the CPU."""
+        if self.device:
+            return self.device
+        recorded = {device for device, _ in self.chains}
+        if self.config.show_device in recorded:
+            return self.config.show_device
+        gpus = sorted(recorded - {"cpu"})
+        return gpus[0] if gpus else "cpu"
+
+    def devices(self) -> list[str]:
+        """Every device with evidence, the leading one first."""
+        found = {device for device, _ in self.chains} | {self.leading_device()}
+        return sorted(found, key=lambda device: (device != self.leading_device(), device))
+
+    def status(self, name: str, device: str) -> tuple[Status, str]:
+        """How a variant stands on a device: the first step that is not ok decides, with its reason."""
+        chain = self.chains.get((device, name))
+        built = self.builds.get(name) or (chain.get("build") if chain else None)
+        measured = chain is not None and "verify" in chain.pieces
+        if built is not None and built.status in (Status.FAILED, Status.ERROR, Status.TIMEOUT):
+            return built.status, built.reason
+        if not measured:
+            if built is not None and built.status is not Status.OK:
+                return built.status, built.reason
+            return Status.NOT_RUN, f"nothing measured on {device} here and nothing recorded"
+        for kind in ("verify", "bench"):
+            record = chain.get(kind)
+            if record is None:
+                return Status.NOT_RUN, f"no {kind} evidence"
+            if record.status is not Status.OK:
+                return record.status, record.reason
+        sanitized = chain.get("sanitize")
+        if sanitized is not None and sanitized.status is Status.FAILED:
+            return Status.FAILED, f"compute-sanitizer {sanitized.reason}"
+        return Status.OK, ""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of gap.csv."""
+        rows: list[dict[str, Any]] = []
+        for device in self.devices():
+            rivals = self.chains.get((device, "rivals"))
+            rows += self._rival_rows(device, rivals)
+            for name in self.names:
+                if variants.resolve(name).on_cpu == (device == "cpu"):
+                    rows += self._variant_rows(name, device, rivals)
+        return rows
+
+    def _row(self, kind: str, device: str, piece: Piece | None, timing: Timing) -> dict[str, Any]:
+        problem = problems.parse(timing.problem)
+        row: dict[str, Any] = dict.fromkeys(COLUMNS)
+        row.update(
+            kind=kind, name=timing.name, device=device, origin=piece.origin if piece else "", recorded_on=piece.record.ended if piece else "",
+            stale=piece.stale if piece else False, changed=", ".join(piece.changed) if piece else "", problem=timing.problem, mode=timing.mode,
+            status=timing.status.value, reason=timing.reason, time_us=timing.time_us, ci_low_us=timing.ci_low_us, ci_high_us=timing.ci_high_us,
+            processes=len(timing.process_medians_us), samples=timing.samples)
+        if timing.time_us:
+            if kind != "floor":
+                row["tflops"] = problem.flops / timing.time_us / 1e6
+            if timing.problem == self.config.goal.problem:
+                row["vs_goal"] = timing.time_us / self.config.goal.time_us
+        return row
+
+    def _rival_rows(self, device: str, rivals: Chain | None) -> list[dict[str, Any]]:
+        if rivals is None or "bench" not in rivals.pieces:
+            return []
+        piece = rivals.pieces["bench"]
+        rows = []
+        for timing in piece.record.timings:
+            kind = "floor" if timing.name in variants.floors() else "rival"
+            row = self._row(kind, device, piece, timing)
+            if kind == "rival" and timing.time_us:
+                best = self._best_rival(rivals, timing.problem, timing.mode)
+                if best is not None:
+                    row["best_rival"] = best.name
+                    self._compare(row, stats.ratio_within(timing.process_medians_us, best.process_medians_us), best.name == timing.name)
+                self._floor(row, timing, piece.record.timings)
+            rows.append(row)
+        return rows
+
+    def _variant_rows(self, name: str, device: str, rivals: Chain | None) -> list[dict[str, Any]]:
+        chain = self.chains.get((device, name))
+        status, reason = self.status(name, device)
+        piece = chain.pieces.get("bench") if chain else None
+        if piece is None or not piece.record.timings:
+            timing = Timing(name=name, problem=self.config.goal.problem, mode=self.config.goal.modes[0], status=status, reason=reason)
+            shown = piece or (chain.pieces.get("verify") if chain else None)
+            return [self._row("variant", device, shown, timing)]
+        rows = []
+        for timing in piece.record.timings:
+            row = self._row("variant", device, piece, timing)
+            row["stale"] = bool(chain.changed)
+            row["changed"] = ", ".join(chain.changed)
+            if timing.status is Status.OK and status is not Status.OK:
+                row["status"], row["reason"] = status.value, reason  # a time without a right answer is not a time
+            if timing.time_us and row["status"] == Status.OK:
+                self._against_rivals(row, timing, piece.record, rivals)
+                self._floor(row, timing, [timing, *piece.record.anchors])
+            rows.append(row)
+        return rows
+
+    def _best_rival(self, rivals: Chain | None, problem: str, mode: str) -> Timing | None:
+        """The fastest current rival that is ok on a problem and mode."""
+        if rivals is None or rivals.pieces["bench"].stale:
+            return None
+        floors = variants.floors()
+        found = [timing for timing in rivals.get("bench").timings
+                 if (timing.problem, timing.mode) == (problem, mode) and timing.status is Status.OK and timing.time_us and timing.name not in floors]
+        return min(found, key=lambda timing: timing.time_us, default=None)
+
+    def _against_rivals(self, row: dict[str, Any], timing: Timing, bench: Bench, rivals: Chain | None) -> None:
+        """Ratio to the best rival: (variant / anchor) of this run times (anchor / rival) of the rivals' run."""
+        best = self._best_rival(rivals, timing.problem, timing.mode)
+        if best is None or row["stale"]:
+            return
+
+        def anchor(timings: Iterable[Timing]) -> Timing | None:
+            return next((one for one in timings if one.name == benchmarking.ANCHOR and one.time_us
+                         and (one.problem, one.mode) == (timing.problem, timing.mode)), None)
+
+        here, there = anchor(bench.anchors), anchor(rivals.get("bench").timings)
+        row["best_rival"] = best.name
+        if here and there and len(here.process_medians_us) == len(timing.process_medians_us):
+            above = stats.ratio_within(timing.process_medians_us, here.process_medians_us)
+            below = stats.ratio_within(best.process_medians_us, there.process_medians_us)
+            ratio = above if best.name == benchmarking.ANCHOR else stats.quotient(above, below)
+        else:
+            ratio = stats.quotient(stats.of_medians(timing.process_medians_us), stats.of_medians(best.process_medians_us))
+        self._compare(row, ratio, False)
+
+    def _compare(self, row: dict[str, Any], ratio: stats.Estimate, is_itself: bool) -> None:
+        row["vs_best_rival"] = ratio.value
+        interval = ratio.interval()
+        if interval and not is_itself:
+            row["vs_best_rival_low"], row["vs_best_rival_high"] = interval
+        row["verdict"] = "same" if is_itself else stats.verdict(ratio)
+
+    def _floor(self, row: dict[str, Any], timing: Timing, timings: list[Timing]) -> None:
+        """Time over the slowest floor of the same processes; faster than a floor is suspect."""
+        floors = [one for one in timings if one.name in variants.floors() and one.time_us and (one.problem, one.mode) == (timing.problem, timing.mode)
+                  and len(one.process_medians_us) == len(timing.process_medians_us)]
+        if not floors:
+            return
+        slowest = max(floors, key=lambda one: one.time_us)
+        ratio = stats.ratio_within(timing.process_medians_us, slowest.process_medians_us)
+        row["vs_floor"] = ratio.value
+        interval = ratio.interval()
+        if interval and interval[1] < 1 and row["kind"] == "variant":
+            row["status"], row["reason"] = Status.SUSPECT.value, f"faster than {slowest.name}, which no kernel can be: {ratio.value:.2f} of its time"
+
+    # For the page
+
+    def correctness(self) -> list[dict[str, Any]]:
+        """Cases counted along three axes (kind of problem, input family, setting) per variant and device."""
+        cells: dict[tuple[str, ...], dict[str, Any]] = {}
+        for (device, name), chain in sorted(self.chains.items()):
+            verify: Verify | None = chain.get("verify")
+            for case in verify.cases if verify else []:
+                kind, problem_name, family = case.name.split("/")
+                problem = problems.parse(problem_name)
+                setting = f"D{problem.head_dim} {problem.dtype}{' causal' if problem.causal else ''}"
+                for axis, label in (("problem", kind), ("family", family), ("setting", setting)):
+                    cell = cells.setdefault((name, device, axis, label), dict(
+                        variant=name, device=device, axis=axis, label=label, ok=0, failed=0, unsupported=0, worst_ratio=None, reason=""))
+                    cell[case.status.value] = cell.get(case.status.value, 0) + 1
+                    if case.ratio is not None:
+                        cell["worst_ratio"] = max(cell["worst_ratio"] or 0.0, case.ratio)
+                    if case.reason and not cell["reason"]:
+                        cell["reason"] = f"{case.name}: {case.reason}"
+        return list(cells.values())
+
+    def variant_facts(self) -> list[dict[str, Any]]:
+        """One entry a variant and device: what it is, how it stands, what its binary costs."""
+        facts = []
+        for name in self.names:
+            variant = variants.resolve(name)
+            about = variants.header(variant.source)
+            shown = ["cpu"] if variant.on_cpu else [device for device in self.devices() if device != "cpu"] or [""]
+            for device in shown:
+                facts.append(self._facts(variant, about, device))
+        return facts
+
+    def _facts(self, variant: Variant, about: variants.Header, device: str) -> dict[str, Any]:
+        chain = self.chains.get((device, variant.name)) or Chain(variant.name, device)
+        status, reason = self.status(variant.name, device)
+        built: Build | None = self.builds.get(variant.name) or chain.get("build")
+        static: Static | None = self.statics.get(variant.name) or chain.get("static")
+        verify: Verify | None = chain.get("verify")
+        sanitize: Sanitize | None = chain.get("sanitize")
+        profile: Profile | None = chain.get("profile")
+        goal = self.config.goal.problem
+        launch = next((one for one in static.launches if one["problem"] == goal), None) if static else None
+        spills = None
+        if built and launch:
+            spills = next((one["spill_stores"] + one["spill_loads"] for one in built.ptxas if one["name"] == launch.get("kernel")), None)
+        return dict(
+            name=variant.name, device=device, source=str(variant.source), on_cpu=variant.on_cpu, title=about.title, idea=about.idea, parent=about.parent,
+            expects=about.expects, levers=dict(variant.levers), declared_levers={lever: list(values) for lever, values in about.levers.items()},
+            status=status.value, reason=reason, stale=bool(chain.changed), changed=chain.changed,
+            origins=sorted({piece.origin for piece in chain.pieces.values() if piece.record.kind in ("verify", "bench")}),
+            steps={kind: dict(status=piece.record.status.value, reason=piece.record.reason, stale=piece.stale, changed=piece.changed, origin=piece.origin,
+                              log=evidence.clip(piece.record.log, 4000))
+                   for kind, piece in sorted(chain.pieces.items()) if kind not in ("build", "static")},
+            build=dict(status=built.status.value, reason=built.reason, compiler=built.tools.get("compiler", ""), seconds=built.seconds, arch=built.arch,
+                       warnings=built.warnings, log=evidence.clip(built.log, 4000) if built.status is not Status.OK else "") if built else None,
+            static=dict(status=static.status.value, reason=static.reason) if static else None, launch=launch, spill_bytes=spills,
+            instructions=next((kernel["instructions"] for kernel in static.kernels if launch and kernel["name"] == launch.get("kernel")), {}) if static else {},
+            correctness=dict(counts=verify.counts, worst_ratio=verify.worst_ratio, seed=verify.seed) if verify else None,
+            sanitize=[dict(tool=one["tool"], status=one["status"], reason=one.get("reason", "")) for one in sanitize.results] if sanitize else [],
+            profile=[dict(problem=one["problem"], kernel=one.get("kernel", ""), metrics=one.get("metrics", {}), reason=one.get("reason", ""))
+                     for one in profile.results] if profile else [],
+        )
+
+    def provenance(self) -> list[dict[str, Any]]:
+        """Every evidence file in use, with what it depends on."""
+        entries = []
+        for (device, name), chain in sorted(self.chains.items()):
+            for kind, piece in sorted(chain.pieces.items()):
+                record = piece.record
+                entries.append(dict(
+                    path=str(piece.path), variant=name, device=device, kind=kind, origin=piece.origin, status=record.status.value, stale=piece.stale,
+                    changed=piece.changed, started=record.started, ended=record.ended, key=record.key, key_parts=record.key_parts, tools=record.tools,
+                    git=record.git, device_info=record.device_info))
+        return entries
+
+    def document(self) -> dict[str, Any]:
+        """gap.json: everything the page shows. No time of its own: the same evidence gives the same bytes."""
+        goal = problems.parse(self.config.goal.problem)
+        rows = self.rows()
+        return dict(
+            goal=dict(problem=goal.name, time_us=self.config.goal.time_us, modes=list(self.config.goal.modes), flops=goal.flops, bytes=goal.bytes, pairs=goal.pairs),
+            this_device=self.device, leading_device=self.leading_device(), devices=self._device_entries(), problems=self.config.problems,
+            rows=rows, variants=self.variant_facts(), correctness=self.correctness(), provenance=self.provenance(), errors=sorted(set(self.errors)),
+            required=sorted(name for name, entry in self.config.variants.items() if entry.required),
+            protocol=dict(bench=self.config.bench.model_dump(), verify=self.config.verify.model_dump()))
+
+    def _device_entries(self) -> list[dict[str, Any]]:
+        entries = []
+        for device in self.devices():
+            pieces = [piece for (one, _), chain in sorted(self.chains.items()) if one == device for piece in chain.pieces.values()]
+            info = next((piece.record.device_info for piece in pieces if piece.record.device_info), {})
+            ended = [piece.record.ended for piece in pieces if piece.record.kind in ("verify", "bench", "profile", "sanitize")]
+            entries.append(dict(slug=device, info=info, origins=sorted({piece.origin for piece in pieces if piece.record.kind in ("verify", "bench")}),
+                                newest=max(ended, default=""), oldest=min(ended, default="")))
+        return entries
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """gap.csv as text: one row per name x device x problem x mode."""
+    frame = pandas.DataFrame(rows, columns=list(COLUMNS))
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def column_table() -> str:
+    """COLUMNS as a Markdown table."""
+    return "\n".join(["| column | meaning |", "|---|---|", *(f"| `{name}` | {meaning} |" for name, meaning in COLUMNS.items())]) + "\n"
+
+
+def dumps(document: dict[str, Any]) -> str:
+    """gap.json as text; NaN and infinity are refused."""
+    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"

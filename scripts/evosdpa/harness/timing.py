@@ -1,0 +1,255 @@
+"""Timers. A sample is one number for one subject; subjects are interleaved in shuffled order within each round."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from evosdpa.harness.nvtx import launch_range
+from evosdpa.harness.subjects import Inputs, Subject
+from evosdpa.problem import Problem
+
+Sample = tuple[str, int, float]
+"""Name of the subject, round, microseconds."""
+
+STREAM_L2_MULTIPLE = 3
+"""Stream mode rotates over inputs and outputs of at least this multiple of the L2 cache."""
+
+FLUSH_L2_MULTIPLE = 2
+"""Cold mode writes a buffer of this multiple of the L2 cache before each sample (NVBench writes 1x, Triton 256 MB)."""
+
+AHEAD_CYCLES = 200_000
+"""A spin of about 100 us before each timed graph or launch lets the host queue everything first, as NVBench's blocking kernel
+does. A subject for which that was too short gets twice as much from then on, up to MAX_AHEAD_CYCLES."""
+
+MAX_AHEAD_CYCLES = 20_000_000
+
+EAGER_CALLS = 100
+
+MIN_SAMPLES = 5
+
+
+def launches_for(single_us: float, replay_us: float) -> int:
+    """Launches in one graph so that a replay lasts at least `replay_us`; event resolution is about 0.5 us."""
+    return max(1, min(4000, math.ceil(1.15 * replay_us / max(single_us, 1e-3))))
+
+
+def samples_for(single_us: float, launches: int, wanted: int, budget_s: float) -> int:
+    """Samples to take: as many as wanted, fewer when calls are slow, never under MIN_SAMPLES."""
+    return max(MIN_SAMPLES, min(wanted, int(budget_s * 1e6 / max(single_us * launches, 1e-3))))
+
+
+class GpuTimer:
+    """CUDA events around graph replays and single launches, on a stream of its own."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        self._task = task
+        self._random = random.Random(task["seed"])
+        self.stream = torch.cuda.Stream()
+        self.l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
+        self._flush = torch.empty(FLUSH_L2_MULTIPLE * self.l2_bytes, dtype=torch.uint8, device="cuda")
+        self._driver = ctypes.CDLL("libcuda.so.1")
+        self.late = 0
+        """Samples dropped because the host had not queued everything before the GPU was ready."""
+        self.launches: dict[str, int] = {}
+        self._ahead: dict[str, int] = {}
+
+    def sets_for(self, problem: Problem, mode: str) -> int:
+        """Input sets that a mode needs for a problem."""
+        if mode == "stream":
+            return max(2, math.ceil(STREAM_L2_MULTIPLE * self.l2_bytes / problem.bytes))
+        return 3 if mode == "cold" else 1
+
+    def single_us(self, subject: Subject) -> float:
+        """Rough time of one launch, microseconds; also the warm-up."""
+        torch.cuda.synchronize()  # inputs were written on another stream
+        with torch.cuda.stream(self.stream):
+            subject.launch(0)
+            self.stream.synchronize()
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            subject.launch(0)
+            end.record()
+            self.stream.synchronize()
+        return start.elapsed_time(end) * 1e3
+
+    def _capture(self, subject: Subject, indexes: list[int]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self.stream):
+            for index in sorted(set(indexes)):
+                subject.launch(index)  # everything lazy happens before the capture
+            self.stream.synchronize()
+            with torch.cuda.graph(graph, stream=self.stream):
+                for index in indexes:
+                    subject.launch(index)
+            graph.replay()
+            self.stream.synchronize()
+        return graph
+
+    def _timed(self, name: str, enqueue: Callable[[], None], before: Callable[[], None] | None = None) -> float | None:
+        """Microseconds between two events around `enqueue`; None when the GPU was ready before the host had queued it all."""
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        ahead = self._ahead.get(name, AHEAD_CYCLES)
+        with torch.cuda.stream(self.stream):
+            if before:
+                before()
+            torch.cuda._sleep(ahead)
+            start.record()
+            enqueue()
+            end.record()
+            late = start.query()
+            self.stream.synchronize()
+        if late:
+            self.late += 1
+            self._ahead[name] = min(2 * ahead, MAX_AHEAD_CYCLES)
+            return None
+        return start.elapsed_time(end) * 1e3
+
+    def _graph_us(self, name: str, graph: torch.cuda.CUDAGraph) -> float:
+        """One replay, microseconds, tried until the host was in time; raises RuntimeError when it never is."""
+        for _ in range(12):
+            elapsed = self._timed(name, graph.replay)
+            if elapsed is not None:
+                return elapsed
+        raise RuntimeError(f"{name}: the host never queued a graph replay in time")
+
+    def graph_samples(self, subjects: list[Subject], mode: str, sets: int, problem: Problem) -> Iterator[Sample]:
+        """Modes warm (one set) and stream (rotating sets): graph replay time over launches in it."""
+        graphs: dict[str, torch.cuda.CUDAGraph] = {}
+        slowest = 0.0
+        for subject in subjects:
+            trial = math.ceil(10 / sets) * sets
+            graph = self._capture(subject, [number % sets for number in range(trial)])
+            single = self._graph_us(subject.name, graph) / trial
+            count = math.ceil(launches_for(single, self._task["replay_us"]) / sets) * sets
+            if count != trial:
+                graph = self._capture(subject, [number % sets for number in range(count)])
+            graphs[subject.name], self.launches[subject.name] = graph, count
+            slowest = max(slowest, single * count)
+        rounds = samples_for(slowest, 1, self._task["samples"], self._task["mode_budget_s"])
+        for number in range(rounds):
+            for subject in self._random.sample(subjects, len(subjects)):
+                with launch_range(subject.name, problem.name, mode):
+                    elapsed = self._timed(subject.name, graphs[subject.name].replay)
+                if elapsed is not None:
+                    yield subject.name, number, elapsed / self.launches[subject.name]
+
+    def cold_samples(self, subjects: list[Subject], sets: int, problem: Problem, single_us: float) -> Iterator[Sample]:
+        """Mode cold: one launch between two events after the L2 cache was overwritten. Contains about 2 us of event overhead."""
+        rounds = samples_for(single_us, 1, self._task["samples"], self._task["mode_budget_s"])
+        with torch.cuda.stream(self.stream):
+            for subject in subjects:
+                for index in range(sets):
+                    subject.launch(index)  # everything lazy happens before the clock runs
+            self.stream.synchronize()
+
+        def flush() -> None:
+            self._driver.cuCtxResetPersistingL2Cache()
+            self._flush.fill_(number % 255)
+
+        for number in range(rounds):
+            for subject in self._random.sample(subjects, len(subjects)):
+                self.launches[subject.name] = 1
+                with launch_range(subject.name, problem.name, "cold"):
+                    elapsed = self._timed(f"{subject.name} cold", lambda: subject.launch(number % sets), flush)
+                if elapsed is not None:
+                    yield subject.name, number, elapsed
+
+    def eager_samples(self, subjects: list[Subject], problem: Problem, single_us: float) -> Iterator[Sample]:
+        """Mode eager: wall time of a loop of calls from Python to the end of the last, over their number."""
+        calls = max(2, min(EAGER_CALLS, int(self._task["mode_budget_s"] * 1e6 / max(1.0, single_us) / MIN_SAMPLES)))
+        rounds = samples_for(single_us, calls, 10, self._task["mode_budget_s"])
+        for subject in subjects:
+            self.launches[subject.name] = calls
+        for number in range(rounds):
+            for subject in self._random.sample(subjects, len(subjects)):
+                with torch.cuda.stream(self.stream), launch_range(subject.name, problem.name, "eager"):
+                    self.stream.synchronize()
+                    started = time.perf_counter()
+                    for _ in range(calls):
+                        subject.launch(0)
+                    self.stream.synchronize()
+                    yield subject.name, number, (time.perf_counter() - started) * 1e6 / calls
+
+    def samples(self, subjects: list[Subject], mode: str, problem: Problem, inputs: Inputs, single_us: float) -> Iterator[Sample]:
+        """Samples of all subjects in one mode."""
+        sets = self.sets_for(problem, mode)
+        inputs.grow(sets, self._task["seed"])
+        torch.cuda.synchronize()  # inputs and poison were written on another stream
+        if mode in ("warm", "stream"):
+            return self.graph_samples(subjects, mode, sets, problem)
+        if mode == "cold":
+            return self.cold_samples(subjects, sets, problem, single_us)
+        return self.eager_samples(subjects, problem, single_us)
+
+
+class CpuTimer:
+    """Wall time around loops of calls, one thread. Only mode warm: a CPU's caches are not ours to control."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        self._task = task
+        self._random = random.Random(task["seed"])
+        self.late = 0
+        self.launches: dict[str, int] = {}
+
+    def single_us(self, subject: Subject) -> float:
+        """Time of one call, microseconds; also the warm-up."""
+        started = time.perf_counter()
+        subject.launch(0)
+        return (time.perf_counter() - started) * 1e6
+
+    def samples(self, subjects: list[Subject], mode: str, problem: Problem, inputs: Inputs, single_us: float) -> Iterator[Sample]:
+        """Samples of all subjects, interleaved."""
+        for subject in subjects:
+            self.launches[subject.name] = launches_for(self.single_us(subject), self._task["replay_us"])
+        for number in range(self._task["samples"]):
+            for subject in self._random.sample(subjects, len(subjects)):
+                calls = self.launches[subject.name]
+                started = time.perf_counter()
+                for _ in range(calls):
+                    subject.launch(0)
+                yield subject.name, number, (time.perf_counter() - started) * 1e6 / calls
+
+
+def clocks_reader(device: str) -> Callable[[], dict[str, Any]]:
+    """A function that reads clocks, power, temperature and throttle reasons of the GPU; load average on a CPU.
+
+    NVML may be missing or refuse a field; what cannot be read is left out, not guessed.
+    """
+    if device == "cpu":
+        return lambda: {"load_1min": round(os.getloadavg()[0], 2)}
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        uuid = "GPU-" + str(torch.cuda.get_device_properties(0).uuid).removeprefix("GPU-")
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    except Exception as error:  # NVML raises its own classes; any of them means the same here
+        message = f"NVML: {error}"
+        return lambda: {"unavailable": message}
+    readings = {
+        "sm_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+        "memory_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+        "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
+        "throttle_reasons": lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+        "pstate": lambda: pynvml.nvmlDeviceGetPerformanceState(handle),
+    }
+
+    def read() -> dict[str, Any]:
+        values = {}
+        for name, reading in readings.items():
+            try:
+                values[name] = reading()
+            except pynvml.NVMLError:
+                continue
+        return values
+
+    return read

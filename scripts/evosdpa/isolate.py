@@ -1,0 +1,152 @@
+"""Run one measuring process: its own process group, a time limit, a report pipe, and an account of how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evosdpa.evidence import Status, clip
+
+GRACE_S = 5.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+PACKAGE_PARENT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Outcome:
+    """How a process ended and what it reported until then."""
+
+    status: Status
+    reason: str = ""
+    log: str = ""
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def python_worker(worker: str) -> list[str]:
+    """The command that starts harness/<worker>.py as a fresh Python process."""
+    return [sys.executable, "-m", f"evosdpa.harness.{worker}"]
+
+
+def run(
+    command: list[str], timeout_s: float, task: dict[str, Any] | None = None,
+    on_report: Callable[[dict[str, Any]], None] | None = None, env: dict[str, str] | None = None,
+) -> Outcome:
+    """Run a command to its end or its time limit.
+
+    `task` goes to its stdin as JSON. Lines of JSON that it writes to the pipe whose number is in EVOSDPA_REPORT_FD are
+    collected (and given to `on_report` as they come), so that a crash leaves everything reported before it. stdout and
+    stderr become the log. At the limit the whole process group gets SIGTERM, then SIGKILL.
+    """
+    read_end, write_end = os.pipe()
+    environment = {**os.environ, **(env or {}), "EVOSDPA_REPORT_FD": str(write_end), "PYTHONUNBUFFERED": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(PACKAGE_PARENT), *filter(None, [environment.get("PYTHONPATH")])])
+    started = time.monotonic()
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=[write_end],
+            env=environment, start_new_session=True)
+    except OSError as error:
+        os.close(read_end)
+        os.close(write_end)
+        return Outcome(Status.ERROR, f"{command[0]} could not be started: {error.strerror}")
+    os.close(write_end)
+    chunks: dict[int, bytearray] = {process.stdout.fileno(): bytearray(), read_end: bytearray()}
+    reports: list[dict[str, Any]] = []
+    parsed = 0
+    timed_out = False
+    try:
+        try:
+            process.stdin.write(json.dumps(task or {}).encode())
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it died before reading; its exit status says how
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            selector.register(read_end, selectors.EVENT_READ)
+            while selector.get_map():
+                left = started + timeout_s - time.monotonic()
+                if left <= 0:
+                    timed_out = True
+                    break
+                for key, _ in selector.select(left):
+                    data = os.read(key.fd, 1 << 16)
+                    if not data:
+                        selector.unregister(key.fileobj)
+                        continue
+                    buffer = chunks[key.fd]
+                    buffer += data
+                    if key.fd == read_end:
+                        *lines, rest = bytes(buffer[parsed:]).split(b"\n")
+                        parsed = len(buffer) - len(rest)
+                        for line in lines:
+                            report = _report(line)
+                            if report is not None:
+                                reports.append(report)
+                                if on_report:
+                                    on_report(report)
+        if not timed_out:
+            try:
+                process.wait(max(0.1, started + timeout_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                timed_out = True
+    finally:
+        _end_group(process)
+        os.close(read_end)
+        process.stdout.close()
+    seconds = time.monotonic() - started
+    log = clip(bytes(chunks[next(iter(chunks))]).decode(errors="replace"))
+    if timed_out:
+        return Outcome(Status.TIMEOUT, f"did not end within {timeout_s:g} s", log, reports, seconds)
+    code = process.returncode
+    if code < 0:
+        name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+        return Outcome(Status.ERROR, f"crashed with {name}", log, reports, seconds)
+    if code:
+        last = next((line for line in reversed(log.splitlines()) if line.strip()), "no output")
+        return Outcome(Status.ERROR, f"ended with exit status {code}: {last.strip()[:300]}", log, reports, seconds)
+    return Outcome(Status.OK, "", log, reports, seconds)
+
+
+def _report(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _end_group(process: subprocess.Popen) -> None:
+    """End what is left of the process group: ask, wait, then kill."""
+    if process.poll() is None:
+        _signal_group(process.pid, signal.SIGTERM)
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            pass
+    _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def device_is_healthy(timeout_s: float = 60) -> bool:
+    """Whether a fresh process can still run a kernel on the GPU: asked after a process there was killed."""
+    code = "import torch; x = torch.ones(1024, device='cuda'); assert float((x + x).sum()) == 2048"
+    return run([sys.executable, "-c", code], timeout_s).status is Status.OK

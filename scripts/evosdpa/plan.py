@@ -1,0 +1,242 @@
+"""What the Snakefile asks: which variants there are, which device they run on, what each job reads, what to build.
+
+Everything that is wrong with config.yaml, a kernel's header or a variant's name is found here, before any job starts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from evosdpa import config as configuration, keys, machine, variants
+from evosdpa.variants import Variant
+
+SCRIPTS = Path("scripts")
+RESULTS = Path("results")
+RECORDED = RESULTS / "recorded"
+
+CPU_STEPS = ("verify", "bench")
+GPU_STEPS = ("verify", "sanitize", "bench", "profile")
+
+_held: list[Any] = []
+
+
+def stop(message: str) -> NoReturn:
+    """End with one clear line per problem and exit status 1."""
+    for line in message.splitlines():
+        print(f"evo-sdpa: {line}", file=sys.stderr)
+    sys.stderr.flush()
+    raise SystemExit(1)
+
+
+def clear_stale_locks(workdir: Path = Path(".")) -> None:
+    """Remove Snakemake's lock if the run that made it is gone.
+
+    A killed run (SIGKILL, power) leaves its lock behind and Snakemake then refuses to start. The kernel drops our own lock
+    however a run ends, so holding it proves that no other run is alive here.
+    """
+    folder = workdir / ".snakemake"
+    folder.mkdir(exist_ok=True)
+    file = open(folder / "evosdpa.lock", "w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return  # another run is alive: Snakemake's own lock says what may go on
+    _held.append(file)  # held until this process ends
+    stale = list((folder / "locks").glob("*.lock")) if (folder / "locks").is_dir() else []
+    for lock in stale:
+        lock.unlink()
+    if stale:
+        print("evo-sdpa: the last run was killed; its lock is removed and what it left unfinished runs again", file=sys.stderr)
+
+
+class Plan:
+    """The checked configuration, the variants and the device; methods are the Snakefile's input and params functions."""
+
+    def __init__(self, raw_config: dict[str, Any], requested: Iterable[str] = ()) -> None:
+        try:
+            self.config = configuration.check(raw_config)
+            self.gpu = machine.gpu_for(self.config.device)
+            self.names = self._names(requested)
+            self._variants = {name: variants.resolve(name) for name in [*self.names, *variants.floors()]}
+            for variant in self._variants.values():
+                variants.header(variant.source)
+                variants.includes(variant.source)
+        except (configuration.ConfigError, variants.VariantError, machine.MachineError) as error:
+            stop(str(error))
+        self.device = self.gpu.slug if self.gpu else None
+        if self.config.arch != "auto":
+            self.arch = self.config.arch
+        else:
+            self.arch = self.gpu.arch if self.gpu else machine.DEFAULT_ARCH
+
+    def _names(self, requested: Iterable[str]) -> list[str]:
+        """Every source in kernels/, the variants in config.yaml and those asked for by name."""
+        found = [stem for stem, path in variants.sources().items() if path.parent == variants.KERNELS]
+        for name in [*self.config.variants, *self.config.only]:
+            variants.resolve(name)  # a variant in config.yaml must exist: old results would be served as new
+        extra = [name for name in self.config.variants if name not in found]
+        extra += [name for name in requested if re.fullmatch(variants.NAME, name) and "@" in name and name not in extra]
+        every = [*found, *extra]
+        for name in self.config.only:
+            if name not in every:
+                every.append(name)
+        return [name for name in every if not self.config.only or name in self.config.only or name in requested]
+
+    def variant(self, name: str) -> Variant:
+        """The variant of a wildcard."""
+        if name not in self._variants:
+            try:
+                self._variants[name] = variants.resolve(name)
+            except variants.VariantError as error:
+                stop(str(error))
+        return self._variants[name]
+
+    # What files there are
+
+    def build_folder(self, name: str) -> Path:
+        """Where a variant's library is."""
+        return RESULTS / "build" / ("host" if self.variant(name).on_cpu else self.arch) / name
+
+    def library(self, name: str) -> str:
+        """Path of a variant's library."""
+        return str(self.build_folder(name) / "kernel.so")
+
+    def floors(self, on_cpu: bool) -> list[str]:
+        """Names of the floors for a kind of device."""
+        return [name for name in variants.floors() if self.variant(name).on_cpu == on_cpu]
+
+    def build_files(self, name: str) -> list[str]:
+        """Everything that compile and inspect make of a variant."""
+        names = ["kernel.so", "build.json"] if self.variant(name).on_cpu else ["kernel.so", "kernel.cubin", "build.json", "static.json"]
+        return [str(self.build_folder(name) / one) for one in names]
+
+    def chain(self, name: str) -> list[str]:
+        """Everything that is worth keeping of one variant on this machine."""
+        variant = self.variant(name)
+        files = self.build_files(name)
+        device, steps = ("cpu", CPU_STEPS) if variant.on_cpu else (self.device, GPU_STEPS)
+        if device:
+            files += [str(RESULTS / device / name / f"{step}.json") for step in steps]
+            files.append(str(RESULTS / device / name / "samples.csv.gz"))
+        return files
+
+    def rival_files(self) -> list[str]:
+        """Rivals' evidence on every device that has variants here."""
+        devices = [self.device] if self.device else []
+        if any(self.variant(name).on_cpu for name in self.names):
+            devices.append("cpu")
+        return [str(RESULTS / device / "rivals" / one) for device in devices for one in ("bench.json", "samples.csv.gz")]
+
+    def evidence(self) -> list[str]:
+        """All evidence of this machine."""
+        return [path for name in self.names for path in self.chain(name)] + self.rival_files()
+
+    def recorded(self) -> list[str]:
+        """All recorded evidence."""
+        return sorted(str(path) for path in RECORDED.glob("**/*.json"))
+
+    # What jobs read
+
+    def code(self, script: str) -> list[str]:
+        """A rule's script, what it imports of this project, and the worker that it starts."""
+        entry = SCRIPTS / f"{script}.py"
+        package = keys.PACKAGE
+        found = {entry, *keys.imports(entry)}
+        worker = WORKERS.get(script)
+        if worker:
+            module = package / "harness" / f"{worker}.py"
+            found |= {module, *keys.imports(module)}
+        if script == "inspect_variant":
+            found.add(package / "occupancy.cpp")
+        if script == "build_report":
+            found |= set((package / "page").glob("*.*"))
+        return sorted({os.path.relpath(path) for path in found})
+
+    def all_sources(self) -> list[str]:
+        """Every source and header that decides whether evidence is stale."""
+        found = {path for variant in self._variants.values() for path in (variant.source, *variants.includes(variant.source))}
+        return sorted(map(str, found))
+
+    def sources(self, wildcards: Any) -> list[str]:
+        """A variant's source and the headers that it includes."""
+        variant = self.variant(wildcards.variant)
+        if variant.on_cpu != (wildcards.arch == "host"):
+            stop(f"{variant.name} cannot be compiled for {wildcards.arch}: {variant.source} is for {'the host' if variant.on_cpu else 'GPUs'}")
+        return [str(variant.source), *map(str, variants.includes(variant.source))]
+
+    def library_input(self, wildcards: Any) -> str:
+        """The library that a device's step of a variant uses; a variant cannot run on the other kind of device."""
+        variant = self.variant(wildcards.variant)
+        expected = "cpu" if variant.on_cpu else self.device
+        if wildcards.device != expected:
+            stop(f"{variant.name} runs on {expected or 'a GPU, and none is here'}, not on {wildcards.device}")
+        return self.library(variant.name)
+
+    def floor_inputs(self, wildcards: Any) -> list[str]:
+        """Libraries of the floors that a bench interleaves."""
+        return [self.library(name) for name in self.floors(wildcards.device == "cpu")]
+
+    # What parameters decide a job
+
+    def _settings(self, sections: dict[str, Any], name: str | None = None) -> str:
+        if name is not None and name in self.config.variants:
+            sections["variants"] = {name: self.config.variants[name].model_dump(exclude={"required"})}
+        return json.dumps(sections, sort_keys=True)
+
+    def compile_settings(self, wildcards: Any) -> str:
+        """Settings and toolchain that decide a binary."""
+        variant = self.variant(wildcards.variant)
+        return self._settings({"compile": self.config.compile.model_dump()}, variant.name)
+
+    def compiler(self, wildcards: Any) -> str:
+        """The compiler that a variant gets: another version means another binary."""
+        return machine.compiler_identity(cuda=not self.variant(wildcards.variant).on_cpu)
+
+    def inspect_settings(self, wildcards: Any) -> str:
+        """Settings that decide static facts."""
+        return json.dumps({"problems": self.config.problems, "goal": {"problem": self.config.goal.problem}}, sort_keys=True)
+
+    def verify_settings(self, wildcards: Any) -> str:
+        """Settings that decide a verdict."""
+        return self._settings({"verify": self.config.verify.model_dump()}, wildcards.variant)
+
+    def sanitize_settings(self, wildcards: Any) -> str:
+        """Settings of the sanitizer."""
+        return self._settings({"sanitize": self.config.sanitize.model_dump()}, wildcards.variant)
+
+    def bench_settings(self, wildcards: Any) -> str:
+        """Settings that decide times."""
+        sections = {
+            "bench": self.config.bench.model_dump(), "verify": {"tolerance": self.config.verify.tolerance},
+            "problems": self.config.problems, "goal": {"problem": self.config.goal.problem},
+        }
+        return self._settings(sections, getattr(wildcards, "variant", None))
+
+    def profile_settings(self, wildcards: Any) -> str:
+        """Settings of the profiler."""
+        return self._settings({"profile": self.config.profile.model_dump()}, wildcards.variant)
+
+    def gap_settings(self) -> str:
+        """The whole configuration, and which variants and device this machine has."""
+        return json.dumps({"config": self.config.model_dump(), "names": self.names, "device": self.device, "arch": self.arch}, sort_keys=True)
+
+    def device_identity(self, wildcards: Any) -> str:
+        """What a measurement depends on beside the code: the device and its driver."""
+        if wildcards.device == "cpu":
+            return machine.cpu_name()
+        return f"{self.gpu.name} {self.gpu.driver}" if self.gpu else ""
+
+
+WORKERS = {
+    "inspect_variant": "describe", "verify_variant": "verify", "sanitize_variant": "sanitize", "bench_variant": "bench",
+    "bench_rivals": "bench", "profile_variant": "profile",
+}
+"""The harness module that a script starts as a process of its own."""

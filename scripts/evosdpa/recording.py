@@ -1,0 +1,54 @@
+"""Keep this machine's evidence in git: current files only, raw samples compressed, Nsight's reports left out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from evosdpa import evidence
+from evosdpa.evidence import EvidenceError, Head
+
+
+def record(document: dict[str, Any], results: Path) -> list[str]:
+    """Copy every measured, current evidence file and what was built for it to results/recorded/<device>/<name>/.
+
+    Returns one line per variant and device for the user. Raises EvidenceError when there is nothing to record. What is recorded
+    already and was not measured here stays as it is.
+    """
+    lines: list[str] = []
+    current = [entry for entry in document["provenance"] if entry["origin"] == "measured" and not entry["stale"]]
+    stale = [entry for entry in document["provenance"] if entry["origin"] == "measured" and entry["stale"]]
+    for entry in stale:
+        lines.append(f"not recorded: {entry['path']} is stale ({', '.join(entry['changed'])})")
+    if not current:
+        raise EvidenceError("nothing was measured on this machine: run `snakemake --cores 1 all` first")
+    folders: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for entry in current:
+        folders.setdefault((entry["device"], entry["variant"]), []).append(entry)
+    for (device, name), entries in sorted(folders.items()):
+        target = results / "recorded" / device / name
+        target.mkdir(parents=True, exist_ok=True)
+        for entry in entries:
+            source = Path(entry["path"])
+            piece = evidence.read(source, evidence.KINDS[entry["kind"]])
+            _keep(piece, target / source.name)
+            samples = source.with_name("samples.csv.gz")
+            if entry["kind"] == "bench" and samples.is_file():
+                shutil.copyfile(samples, target / samples.name)
+        for folder in sorted((results / "build").glob(f"*/{name}")):
+            for kind in ("build", "static"):
+                if (folder / f"{kind}.json").is_file() and _belongs(folder.parent.name, device):
+                    _keep(evidence.read(folder / f"{kind}.json", evidence.KINDS[kind]), target / f"{kind}.json")
+        lines.append(f"recorded: {device}/{name}: {', '.join(sorted(entry['kind'] for entry in entries))}")
+    return lines
+
+
+def _belongs(arch: str, device: str) -> bool:
+    return (arch == "host") == (device == "cpu")
+
+
+def _keep(piece: Head, target: Path) -> None:
+    if piece.origin == "measured":
+        piece.origin = "recorded"
+    evidence.write(target, piece)

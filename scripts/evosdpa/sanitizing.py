@@ -1,0 +1,82 @@
+"""compute-sanitizer over one variant: memcheck, racecheck, initcheck, synccheck, each in a process of its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from evosdpa import evidence, isolate, keys, machine
+from evosdpa.config import Config
+from evosdpa.evidence import Build, Sanitize, Status, Verify
+from evosdpa.progress import Progress
+from evosdpa.variants import Variant
+
+ERROR_EXIT = 86
+"""Exit status that compute-sanitizer is told to use for findings, unlike any that the worker has."""
+
+_FINDING = re.compile(r"^=+ (?P<text>(?!COMPUTE-SANITIZER|ERROR SUMMARY|RACECHECK SUMMARY|LEAK SUMMARY|Target application).*\S)", re.MULTILINE)
+_SUMMARY = re.compile(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)")
+
+
+def sanitize_parts(build: Build, config: Config) -> dict[str, str]:
+    """The parts of the content key as they are today."""
+    return {**build.key_parts, "binary": build.library_sha256,
+            "protocol": keys.protocol(config.sanitize.model_dump(include={"tools"})), "harness": keys.harness("sanitize")}
+
+
+def findings(log: str) -> tuple[int, list[str]]:
+    """Number of errors or hazards in compute-sanitizer's output, and its first lines about them."""
+    counts = [int(one or other) for one, other in _SUMMARY.findall(log)]
+    lines = [match["text"].strip() for match in _FINDING.finditer(log)]
+    return max(counts, default=0), lines[:40]
+
+
+def sanitize_variant(variant: Variant, config: Config, device: str, build: Build, verify: Verify, library: Path) -> Sanitize:
+    """Run every configured tool on small cases. Findings make the status `failed`; the offending lines are kept."""
+    parts = sanitize_parts(build, config)
+    record = Sanitize(variant=variant.name, device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts),
+                      git=machine.git_state())
+    program = machine.tool("compute-sanitizer")
+    gpu = machine.gpu_for(device)
+    if build.status is not Status.OK:
+        record.status, record.reason = Status.NOT_RUN, f"not built: {build.reason}"
+    elif verify.status is Status.TIMEOUT:
+        record.status, record.reason = Status.NOT_RUN, "verify did not end; a hang under the sanitizer would say no more"
+    elif program is None:
+        record.status, record.reason = Status.NOT_RUN, "compute-sanitizer was not found; it comes with the CUDA toolkit"
+    else:
+        record.tools = {"compute-sanitizer": machine.version(program)}
+        record.device_info = machine.describe(gpu)
+        progress = Progress(f"{variant.name} sanitize", len(config.sanitize.tools))
+        with machine.lock(gpu.uuid):
+            for number, tool in enumerate(config.sanitize.tools, 1):
+                record.results.append(_run_tool(program, tool, config, library, gpu))
+                progress.step(number, tool)
+        bad = [one for one in record.results if one["status"] != Status.OK]
+        if bad:
+            failed = [one for one in bad if one["status"] == Status.FAILED]
+            first = (failed or bad)[0]
+            record.status = Status.FAILED if failed else Status(first["status"])
+            record.reason = f"{first['tool']}: {first['reason']}"
+    record.ended = evidence.now()
+    return record
+
+
+def _run_tool(program: str, tool: str, config: Config, library: Path, gpu: machine.Gpu) -> dict[str, Any]:
+    """One tool's result: tool, status, reason, errors, findings, seconds."""
+    command = [program, "--tool", tool, "--error-exitcode", str(ERROR_EXIT), "--print-limit", "20",
+               *(["--padding", "4096"] if tool == "memcheck" else []), *isolate.python_worker("sanitize")]
+    # Without PyTorch's caching each tensor is an allocation of its own, so that the tools see where it ends.
+    environment = {**machine.visible(gpu), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    outcome = isolate.run(command, config.sanitize.timeout_s, {"library": str(library.resolve())}, env=environment)
+    errors, lines = findings(outcome.log)
+    launched = sum(report.get("event") == "launched" for report in outcome.reports)
+    result = dict(tool=tool, errors=errors, findings=lines if errors else [], seconds=round(outcome.seconds, 1), launches=launched)
+    if errors:
+        return {**result, "status": Status.FAILED.value, "reason": f"{errors} found: {lines[0] if lines else 'see the log'}"}
+    if outcome.status is not Status.OK:
+        return {**result, "status": outcome.status.value, "reason": outcome.reason, "findings": outcome.log.splitlines()[-20:]}
+    if not launched:
+        return {**result, "status": Status.UNSUPPORTED.value, "reason": "the variant takes none of the small cases"}
+    return {**result, "status": Status.OK.value, "reason": ""}

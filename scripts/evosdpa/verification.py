@@ -1,0 +1,85 @@
+"""Verify one variant: the worker judges case by case, this side keeps the account and survives whatever happens there."""
+
+from __future__ import annotations
+
+import collections
+import math
+import secrets
+from pathlib import Path
+from typing import Any
+
+from evosdpa import evidence, isolate, keys, machine
+from evosdpa.config import Config
+from evosdpa.evidence import Build, Case, Status, Verify
+from evosdpa.progress import Progress
+from evosdpa.variants import Variant
+
+
+def verify_parts(build: Build, config: Config) -> dict[str, str]:
+    """The parts of the verdict's content key as they are today."""
+    settings = config.verify.model_dump(include={"repeats", "tolerance", "seed"})
+    return {**build.key_parts, "binary": build.library_sha256, "protocol": keys.protocol(settings), "harness": keys.harness("verify")}
+
+
+def verify_variant(variant: Variant, config: Config, device: str, build: Build, library: Path) -> Verify:
+    """Run the correctness cases in a process of their own and return the verdict.
+
+    `ok`: every case the variant accepts is right, and it accepts at least one. A crash or a hang becomes `error` or `timeout`
+    and names the case that was running.
+    """
+    parts = verify_parts(build, config)
+    record = Verify(variant=variant.name, device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts),
+                    git=machine.git_state(), tools={"compiler": build.tools.get("compiler", "")})
+    if build.status is not Status.OK:
+        record.status, record.reason, record.ended = Status.NOT_RUN, f"not built: {build.reason}", evidence.now()
+        return record
+    gpu = None if variant.on_cpu else machine.gpu_for(device)
+    record.device_info = machine.describe(gpu)
+    record.seed = config.verify.seed if config.verify.seed is not None else secrets.randbelow(2**31)
+    progress: Progress | None = None
+    running = ""
+
+    def on_report(report: dict[str, Any]) -> None:
+        nonlocal progress, running
+        if report.get("event") == "start":
+            progress = Progress(f"{variant.name} verify", report["total"])
+            record.tools["torch"] = report["torch"]
+        elif report.get("event") == "case":
+            running = report["name"]
+        elif report.get("event") == "result":
+            record.cases.append(Case.model_validate(report["case"]))
+            if progress:
+                progress.step(len(record.cases))
+
+    task = {"library": str(library.resolve()), "device": "cpu" if variant.on_cpu else "cuda", "seed": record.seed,
+            "tolerance": config.verify.tolerance, "repeats": config.verify.repeats}
+    with machine.lock(gpu.uuid if gpu else "cpu"):
+        outcome = isolate.run(isolate.python_worker("verify"), config.verify.timeout_s, task, on_report,
+                              machine.visible(gpu))
+        if outcome.status is not Status.OK and gpu and not isolate.device_is_healthy():
+            outcome.reason += "; afterwards the GPU did not answer a health check"
+    judge(record, outcome, running)
+    record.ended = evidence.now()
+    return record
+
+
+def judge(record: Verify, outcome: isolate.Outcome, running: str) -> None:
+    """Turn the cases and the way the process ended into status and reason."""
+    record.counts = dict(sorted(collections.Counter(case.status.value for case in record.cases).items()))
+    ratios = [case.ratio for case in record.cases if case.ratio is not None]
+    record.worst_ratio = max(ratios) if ratios else None
+    failed = [case for case in record.cases if case.status is Status.FAILED]
+    supported = [case for case in record.cases if case.status in (Status.OK, Status.FAILED)]
+    if outcome.status is not Status.OK:
+        where = f" in case {running}" if running else ""
+        record.status, record.reason, record.log = outcome.status, f"{outcome.reason}{where}", outcome.log
+    elif failed:
+        worst = max(failed, key=lambda case: case.ratio if case.ratio is not None else math.inf)
+        record.status = Status.FAILED
+        record.reason = f"{len(failed)} of {len(supported)} cases are wrong; {worst.name}: {worst.reason}"
+    elif not supported:
+        record.status = Status.UNSUPPORTED
+        record.reason = record.cases[0].reason if record.cases else "no case ran"
+    else:
+        record.status = Status.OK
+
