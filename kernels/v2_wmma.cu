@@ -58,8 +58,11 @@ template <int ROWS, typename T, int DIM, int ROW_LENGTH>
 __device__ void copy_tile_async(T (*smem)[ROW_LENGTH],                                      // [ROWS, DIM]
                                 const T *global, int64_t row_stride, int row0, int num_rows) { // [num_rows, DIM]
   constexpr int CHUNKS = DIM / 8; // of 16 bytes
-  for (int i = threadIdx.x; i < ROWS * CHUNKS; i += NUM_THREADS) {
-    const int row = i / CHUNKS, d = i % CHUNKS * 8;
+  static_assert(ROWS * CHUNKS % NUM_THREADS == 0, "every thread copies the same number of chunks");
+#pragma unroll 4 // addresses ready ahead without taking the registers of the products
+  for (int i = 0; i < ROWS * CHUNKS / NUM_THREADS; ++i) {
+    const int index = i * NUM_THREADS + threadIdx.x;
+    const int row = index / CHUNKS, d = index % CHUNKS * 8;
     const bool in_range = row0 + row < num_rows;
     cp_async_16(&smem[row][d], in_range ? global + (row0 + row) * row_stride + d : global, in_range);
   }
@@ -110,7 +113,8 @@ __global__ void __launch_bounds__(NUM_THREADS, 1) sdpa_wmma(const __grid_constan
   float row_max = -INFINITY, row_sum = 0.0f;
 
 #pragma unroll
-  for (int c = half; c < DIM / 4; c += 2) *(float4 *)&smem.O[smem_row][c * 4] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  for (int c = 0; c < DIM / 8; ++c)
+    *(float4 *)&smem.O[smem_row][(2 * c + half) * 4] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 
   for (int tile = 0; tile < num_tiles; ++tile) {
     const int stage = tile % STAGES, kv0 = tile * BLOCK_KV;
@@ -177,8 +181,8 @@ __global__ void __launch_bounds__(NUM_THREADS, 1) sdpa_wmma(const __grid_constan
     row_sum = row_sum * rescale + tile_sum;
 
 #pragma unroll
-    for (int c = half; c < DIM / 4; c += 2) {
-      float4 &o = *(float4 *)&smem.O[smem_row][c * 4];
+    for (int c = 0; c < DIM / 8; ++c) {
+      float4 &o = *(float4 *)&smem.O[smem_row][(2 * c + half) * 4];
       o = make_float4(o.x * rescale, o.y * rescale, o.z * rescale, o.w * rescale);
     }
     __syncwarp(); // P and O of all 16 rows are ready

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,11 @@ def profile_parts(build: Build, config: Config, arch: str) -> dict[str, str]:
     return {**build.key_parts, "binary": build.library_sha256, "protocol": keys.protocol(settings), "harness": keys.harness("profile")}
 
 
-def parse_raw_page(text: str) -> list[dict[str, Any]]:
-    """Kernels of `ncu --import x.ncu-rep --page raw --csv`: kernel, grid, block, metrics, units."""
+def parse_raw_page(text: str, wanted: list[str]) -> list[dict[str, Any]]:
+    """Kernels of `ncu --import x.ncu-rep --page raw --csv`: kernel, grid, block, metrics, units.
+
+    The page holds hundreds of columns (device attributes, minima, maxima); only the wanted metrics are kept.
+    """
     lines = [line for line in text.splitlines() if line.startswith('"')]
     rows = list(csv.reader(io.StringIO("\n".join(lines))))
     if len(rows) < 3:
@@ -93,16 +97,22 @@ def parse_raw_page(text: str) -> list[dict[str, Any]]:
     for row in rows[2:]:
         values = dict(zip(names, row))
         metrics: dict[str, float] = {}
-        for name, value in values.items():
-            if "__" in name:
-                try:
-                    metrics[name] = float(value.replace(",", ""))
-                except ValueError:
-                    continue
+        for name in wanted:
+            try:
+                metrics[name] = float(values.get(name, "").replace(",", ""))
+            except ValueError:
+                continue
         kernels.append(dict(
             kernel=values.get("Kernel Name", ""), grid=_triple(values.get("Grid Size", "")), block=_triple(values.get("Block Size", "")),
             metrics=metrics, units={name: unit for name, unit in zip(names, units) if name in metrics}))
     return kernels
+
+
+def _raw_page(ncu: str, report: Path) -> str:
+    """A report's raw page as CSV; empty when ncu cannot read it."""
+    command = [ncu, "--import", str(report), "--page", "raw", "--csv", "--print-units", "base"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return done.stdout if done.returncode == 0 else ""
 
 
 def _triple(text: str) -> list[int]:
@@ -157,10 +167,8 @@ def _profile_problem(record: Profile, ncu: str, variant: Variant, problem: str, 
     elif outcome.status is not Status.OK:
         record.status, record.reason, record.log = outcome.status, f"{problem}: {outcome.reason}", outcome.log
     else:
-        imported = isolate.run([ncu, "--import", str(target), "--page", "raw", "--csv", "--print-units", "base"], 60)
-        kernels = parse_raw_page(imported.log)
-        if imported.status is not Status.OK or not kernels:
-            record.status, record.reason = Status.ERROR, f"{problem}: ncu's report holds no kernel"
-            record.log = evidence.clip(outcome.log + imported.log)
+        kernels = parse_raw_page(_raw_page(ncu, target), metrics_for(gpu.arch))
+        if not kernels:
+            record.status, record.reason, record.log = Status.ERROR, f"{problem}: ncu's report holds no kernel", outcome.log
         for kernel in kernels:
             record.results.append({"problem": problem, "cache_control": "all", "clock_control": "none", **kernel})

@@ -31,6 +31,9 @@ does. A subject for which that was too short gets twice as much from then on, up
 
 MAX_AHEAD_CYCLES = 20_000_000
 
+TRIAL_LAUNCHES = 10
+"""Launches in the small graph from which the size of the timed one follows."""
+
 EAGER_CALLS = 100
 
 MIN_SAMPLES = 5
@@ -86,9 +89,13 @@ class GpuTimer:
             for index in sorted(set(indexes)):
                 subject.launch(index)  # everything lazy happens before the capture
             self.stream.synchronize()
-            with torch.cuda.graph(graph, stream=self.stream):
+            # Not torch.cuda.graph(): it collects garbage and empties PyTorch's cache each time, which costs more than the capture.
+            graph.capture_begin()
+            try:
                 for index in indexes:
                     subject.launch(index)
+            finally:
+                graph.capture_end()
             graph.replay()
             self.stream.synchronize()
         return graph
@@ -125,13 +132,11 @@ class GpuTimer:
         graphs: dict[str, torch.cuda.CUDAGraph] = {}
         slowest = 0.0
         for subject in subjects:
-            trial = math.ceil(10 / sets) * sets
-            graph = self._capture(subject, [number % sets for number in range(trial)])
-            single = self._graph_us(subject.name, graph) / trial
+            trial = self._capture(subject, [0] * TRIAL_LAUNCHES)
+            single = self._graph_us(subject.name, trial) / TRIAL_LAUNCHES
             count = math.ceil(launches_for(single, self._task["replay_us"]) / sets) * sets
-            if count != trial:
-                graph = self._capture(subject, [number % sets for number in range(count)])
-            graphs[subject.name], self.launches[subject.name] = graph, count
+            graphs[subject.name] = self._capture(subject, [number % sets for number in range(count)])
+            self.launches[subject.name] = count
             slowest = max(slowest, single * count)
         rounds = samples_for(slowest, 1, self._task["samples"], self._task["mode_budget_s"])
         for number in range(rounds):
