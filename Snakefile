@@ -47,7 +47,7 @@ rule all:
         "results/report.html",
 
 
-for name in plan.names:
+for name in plan.named_targets(sys.argv[1:]):
 
     rule:
         name: name
@@ -62,12 +62,12 @@ for name in plan.names:
 checkpoint compile:
     input:
         source=plan.sources,
-        code=plan.code("compile_variant"),
     output:
         library="results/build/{arch}/{variant}/kernel.so",
         cubin="results/build/{arch}/{variant}/kernel.cubin",
         evidence="results/build/{arch}/{variant}/build.json",
     params:
+        code=plan.code("compile_variant"),
         settings=plan.compile_settings,
         compiler=plan.compiler,
     log:
@@ -83,10 +83,10 @@ rule inspect:
     input:
         library="results/build/{arch}/{variant}/kernel.so",
         cubin="results/build/{arch}/{variant}/kernel.cubin",
-        code=plan.code("inspect_variant"),
     output:
         "results/build/{arch}/{variant}/static.json",
     params:
+        code=plan.code("inspect_variant"),
         settings=plan.inspect_settings,
     log:
         "results/logs/{arch}/{variant}/inspect.log",
@@ -103,10 +103,10 @@ rule inspect:
 rule verify:
     input:
         library=plan.library_input,
-        code=plan.code("verify_variant"),
     output:
         "results/{device}/{variant}/verify.json",
     params:
+        code=plan.code("verify_variant"),
         settings=plan.verify_settings,
         device=plan.device_identity,
     log:
@@ -124,10 +124,10 @@ rule sanitize:
     input:
         library=plan.library_input,
         verify="results/{device}/{variant}/verify.json",
-        code=plan.code("sanitize_variant"),
     output:
         "results/{device}/{variant}/sanitize.json",
     params:
+        code=plan.code("sanitize_variant"),
         settings=plan.sanitize_settings,
         device=plan.device_identity,
     log:
@@ -148,11 +148,11 @@ rule bench:
         library=plan.library_input,
         verify="results/{device}/{variant}/verify.json",
         floors=plan.floor_inputs,
-        code=plan.code("bench_variant"),
     output:
         evidence="results/{device}/{variant}/bench.json",
         samples="results/{device}/{variant}/samples.csv.gz",
     params:
+        code=plan.code("bench_variant"),
         settings=plan.bench_settings,
         device=plan.device_identity,
     log:
@@ -172,10 +172,10 @@ rule profile:
     input:
         library=plan.library_input,
         verify="results/{device}/{variant}/verify.json",
-        code=plan.code("profile_variant"),
     output:
         "results/{device}/{variant}/profile.json",
     params:
+        code=plan.code("profile_variant"),
         settings=plan.profile_settings,
         device=plan.device_identity,
     log:
@@ -193,11 +193,11 @@ rule profile:
 rule rivals:
     input:
         floors=plan.floor_inputs,
-        code=plan.code("bench_rivals"),
     output:
         evidence="results/{device}/rivals/bench.json",
         samples="results/{device}/rivals/samples.csv.gz",
     params:
+        code=plan.code("bench_rivals"),
         settings=plan.bench_settings,
         device=plan.device_identity,
     log:
@@ -220,11 +220,11 @@ rule gap:
         evidence=plan.evidence(),
         recorded=plan.recorded(),
         sources=plan.all_sources(),
-        code=plan.code("build_gap"),
     output:
         table="results/gap.csv",
         json="results/gap.json",
     params:
+        code=plan.code("build_gap"),
         settings=plan.gap_settings(),
     log:
         "results/logs/gap.log",
@@ -237,9 +237,10 @@ rule gap:
 rule report:
     input:
         gap="results/gap.json",
-        code=plan.code("build_report"),
     output:
         "results/report.html",
+    params:
+        code=plan.code("build_report"),
     log:
         "results/logs/report.log",
     shell:

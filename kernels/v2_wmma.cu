@@ -13,7 +13,8 @@ levers: {BLOCK_Q: [32, 64, 128], BLOCK_KV: [32, 64], STAGES: [2, 3]}
 // FP32 because only there can its rows be rescaled.
 //
 // New against v1: tensor cores, and loads that overlap with arithmetic. What is left on the table: for each tile S, P and O
-// make a round trip through shared memory. Fragments whose layout is known (mma.sync) would stay in registers.
+// make a round trip through shared memory. Fragments whose layout is known (mma.sync) would stay in registers. And nvcc 13.0
+// loads wmma's fp16 fragments with ldmatrix but its bf16 fragments with generic 4-byte loads, so expect bf16 to be slower than fp16.
 
 #include <mma.h>
 #include <stdio.h>

@@ -243,7 +243,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 
 def write(path: Path | str, record: Head) -> None:
     """Write evidence as JSON; NaN and infinity are refused because JSON has no word for them."""
-    text = json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False)
+    text = json.dumps(record.model_dump(), indent=1, allow_nan=False)
     write_text(path, text + "\n")
 
 

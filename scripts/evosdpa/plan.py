@@ -6,6 +6,7 @@ Everything that is wrong with config.yaml, a kernel's header or a variant's name
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import re
@@ -115,7 +116,7 @@ class Plan:
 
     def build_files(self, name: str) -> list[str]:
         """Everything that compile and inspect make of a variant."""
-        names = ["kernel.so", "build.json"] if self.variant(name).on_cpu else ["kernel.so", "kernel.cubin", "build.json", "static.json"]
+        names = ["kernel.so", "build.json"] if self.variant(name).on_cpu else ["kernel.so", "build.json", "static.json"]
         return [str(self.build_folder(name) / one) for one in names]
 
     def chain(self, name: str) -> list[str]:
@@ -145,20 +146,26 @@ class Plan:
 
     # What jobs read
 
-    def code(self, script: str) -> list[str]:
-        """A rule's script, what it imports of this project, and the worker that it starts."""
+    @functools.cache
+    def code(self, script: str) -> str:
+        """Digest of a rule's script, of what it imports of this project and of the worker that it starts.
+
+        A parameter instead of a list of inputs: a reworded comment costs nothing, and a plan over a thousand variants does not
+        look at the same twenty files for each job.
+        """
         entry = SCRIPTS / f"{script}.py"
-        package = keys.PACKAGE
         found = {entry, *keys.imports(entry)}
-        worker = WORKERS.get(script)
-        if worker:
-            module = package / "harness" / f"{worker}.py"
+        if script in WORKERS:
+            module = keys.PACKAGE / "harness" / f"{WORKERS[script]}.py"
             found |= {module, *keys.imports(module)}
-        if script == "inspect_variant":
-            found.add(package / "occupancy.cpp")
-        if script == "build_report":
-            found |= set((package / "page").glob("*.*"))
-        return sorted({os.path.relpath(path) for path in found})
+        texts = [f"{path.name}\n{keys.strip_python(path.read_text())}" for path in sorted(found)]
+        texts += [path.read_text() for path in sorted(path for name in DATA.get(script, ()) for path in keys.PACKAGE.glob(name))]
+        return keys.digest("\n".join(texts))
+
+    def named_targets(self, requested: Iterable[str]) -> list[str]:
+        """Variants that can be asked for by name: all, or beyond MANY those on the command line (a rule each takes time)."""
+        asked = set(requested)
+        return [name for name in self.names if len(self.names) <= MANY or name in asked]
 
     def all_sources(self) -> list[str]:
         """Every source and header that decides whether evidence is stale."""
@@ -234,6 +241,11 @@ class Plan:
             return machine.cpu_name()
         return f"{self.gpu.name} {self.gpu.driver}" if self.gpu else ""
 
+
+MANY = 100
+
+DATA = {"inspect_variant": ("occupancy.cpp",), "build_report": ("page/*.jinja", "page/*.css", "page/*.js")}
+"""Files other than Python that a script reads, relative to the package."""
 
 WORKERS = {
     "inspect_variant": "describe", "verify_variant": "verify", "sanitize_variant": "sanitize", "bench_variant": "bench",

@@ -1,0 +1,17 @@
+# make          everything: .venv from pinned requirements, then the whole workflow
+# make test     the tests (headless Chromium must be installed for those of the page)
+# With an environment of your own active, call snakemake and pytest directly.
+
+.PHONY: all test readme
+
+all: .venv/ready
+	.venv/bin/snakemake --cores 1 all
+
+test: .venv/ready
+	.venv/bin/python -m pytest
+
+readme: .venv/ready ## rewrite README.md's tables from the sources and the recorded evidence
+	PYTHONPATH=scripts .venv/bin/python scripts/update_readme.py
+
+.venv/ready: envs/requirements.txt envs/constraints.txt envs/nvcc.txt envs/install.sh
+	sh envs/install.sh

@@ -1,0 +1,180 @@
+"""Vega-Lite specifications. Colours are the style sheet's variables, so that one picture serves light, dark and paper."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import altair as alt
+
+from evosdpa.page import words
+from evosdpa.page.ladders import Entry, Ladder, shortened
+
+MOST_RUNGS = 24
+"""Rungs in one picture; the table under it has all."""
+
+STEP = 36
+NAME_LIMIT = "max(80, width - 118)"
+"""Pixels that a name may take before it is cut: what the value on the right leaves."""
+STATIC_WIDTH = 520
+"""Width of the picture for readers without scripts; with them it follows the page."""
+
+SHAPES = {"variant": "circle", "rival": "square", "floor": "triangle-up"}
+COLOURS = {kind: f"var(--{kind})" for kind in SHAPES}
+
+CONFIG = {
+    "aria": False,
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "var(--muted)", "titleColor": "var(--muted)", "gridColor": "var(--line)", "domainColor": "var(--line)", "tickColor": "var(--line)",
+        "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "labelOverlap": "greedy",
+    },
+}
+
+
+def rungs(entries: list[Entry]) -> list[Entry]:
+    """What a picture shows of a ladder."""
+    return shortened(entries, MOST_RUNGS)
+
+
+def domain(values: list[float]) -> tuple[float, float]:
+    """Ends of a log axis with air on both sides."""
+    low, high = min(values), max(values)
+    air = max(1.12, (high / low) ** 0.06)
+    return low / air, high * air
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round values on a log axis: powers of ten over many decades, 1-2-5 steps over some, even steps over less than one."""
+    decades = math.log10(high / low)
+    if decades < 0.7:
+        step = 10 ** math.floor(math.log10((high - low) / 3))
+        step *= next(factor for factor in (5, 2, 1) if (high - low) / (factor * step) >= 3)
+        return [float(f"{place * step:.6g}") for place in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    steps = (1, 2, 5) if decades <= 2.5 else (1,)
+    found = [float(f"{step * 10**power:.6g}") for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for step in steps]
+    return [tick for tick in found if low <= tick <= high]
+
+
+def _rung(place: int, entry: Entry) -> dict[str, Any]:
+    row, time = entry.row, words.finite(entry.row.get("time_us"))
+    time = time if time and time > 0 else None
+    ends = words.time_interval(row)
+    shown = f"{words.time_us(row)} µs" if time else ""
+    state = "" if entry.ranked else f"{entry.mark.glyph} {entry.mark.text}"
+    low, high = words.finite(row.get("ci_low_us")), words.finite(row.get("ci_high_us"))
+    place_text = f"{entry.rank}. " if entry.rank else ""
+    return dict(
+        place=place, kind=entry.kind, ranked=entry.ranked, time=time, low=low if time and low and low > 0 else None, high=high if time and low and low > 0 else None,
+        label=f"{place_text}{entry.name} · {entry.kind}", value=" ".join(filter(None, [shown, state])),
+        name=entry.name, interval=f"{ends} µs" if ends else "none", status=entry.mark.text, why=words.clip(entry.why, 160))
+
+
+def _layers(values: list[dict[str, Any]], scale: alt.Scale, axis: alt.Axis) -> list[alt.Chart]:
+    """Tracks, intervals, points, names and values of rungs; the same for every ladder. The data is the whole picture's."""
+    y = alt.Y("place:O", axis=None, sort="ascending")
+
+    def raw(channel: Any, name: str) -> Any:
+        return channel(f"{name}:N", scale=None, legend=None)
+
+    tip = [alt.Tooltip(f"{name}:N", title=title) for name, title in (
+        ("name", "name"), ("kind", "kind"), ("value", "value"), ("interval", "95 % CI"), ("status", "status"), ("why", "note"))]
+    layers = [alt.Chart().mark_rule(yOffset=8, color="var(--line)", strokeDash=[1, 3]).encode(x=alt.value(0), x2=alt.value("width"), y=y)]
+    if any(one["low"] for one in values):
+        layers.append(alt.Chart().mark_rule(yOffset=8, strokeWidth=3, opacity=0.75).transform_filter("isValid(datum.low)").encode(
+            x=alt.X("low:Q", scale=scale, axis=axis), x2="high:Q", y=y, color=raw(alt.Color, "tone")))
+    if any(one["time"] for one in values):
+        shape = alt.Shape("kind:N", scale=alt.Scale(domain=list(SHAPES), range=list(SHAPES.values())), legend=None)
+        layers.append(alt.Chart().mark_point(yOffset=8, size=75, opacity=1, strokeWidth=1.5).transform_filter("isValid(datum.time)").encode(
+            x=alt.X("time:Q", scale=scale, axis=axis), y=y, stroke=raw(alt.Stroke, "tone"), fill=raw(alt.Fill, "fill"), shape=shape, tooltip=tip))
+    for at, text, style in ((0, "label", {"align": "left", "limit": alt.ExprRef(NAME_LIMIT)}), ("width", "value", {"align": "right"})):
+        layers.append(alt.Chart().mark_text(dy=-8, fontSize=12, **style).encode(x=alt.value(at), y=y, text=f"{text}:N", color=raw(alt.Color, "ink")))
+    return layers
+
+
+def _coloured(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for one in values:
+        one["tone"] = COLOURS.get(one["kind"], "var(--muted)") if one["ranked"] else "var(--muted)"
+        one["fill"] = one["tone"] if one["ranked"] else "var(--paper)"
+        one["ink"] = "var(--ink)" if one["ranked"] else "var(--muted)"
+    return values
+
+
+def _marker(at: float, text: str, share: float, colour: str) -> list[alt.Chart]:
+    """A dashed vertical line with a label above the plot, kept inside it."""
+    align = "left" if share < 0.2 else "right" if share > 0.8 else "center"
+    one = alt.InlineData(values=[{"at": at, "text": text}])
+    return [
+        alt.Chart(one).mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=colour).encode(x="at:Q"),
+        alt.Chart(one).mark_text(align=align, baseline="bottom", color=colour, fontSize=11, fontWeight="bold").encode(x="at:Q", y=alt.value(-5), text="text:N"),
+    ]
+
+
+def _finish(layers: list[alt.Chart], values: list[dict[str, Any]]) -> dict[str, Any]:
+    chart = alt.layer(*layers, data=alt.InlineData(values=values)).properties(width="container", height=STEP * len(values), padding={"left": 10, "right": 10, "top": 8, "bottom": 4})
+    with alt.data_transformers.enable(consolidate_datasets=False):
+        spec = chart.configure(**CONFIG).to_dict()
+    for key in ("$schema", "name"):
+        spec.pop(key, None)
+    return spec
+
+
+def ladder(view: Ladder, limits: tuple[float, float] | None = None) -> dict[str, Any]:
+    """Times on a log axis: points with 95 % intervals, the goal as a line, what lies below the slowest floor as a band."""
+    values = _coloured([_rung(place, entry) for place, entry in enumerate(rungs(view.entries))])
+    low, high = limits or span([view])
+    scale = alt.Scale(type="log", domain=[low, high], nice=False)
+    axis = alt.Axis(values=ticks(low, high), title="µs for the whole problem (log scale)", labelExpr="format(datum.value, ',~g')")
+    layers: list[alt.Chart] = []
+    floors = [one["time"] for one in values if one["kind"] == "floor" and one["ranked"]]
+    if floors:
+        band = alt.InlineData(values=[{"from": low, "to": max(floors)}])
+        layers.append(alt.Chart(band).mark_rect(color="var(--floor)", opacity=0.13).encode(x=alt.X("from:Q", scale=scale, axis=axis), x2="to:Q"))
+    if view.goal_us:
+        share = math.log(view.goal_us / low) / math.log(high / low)
+        layers += _marker(view.goal_us, f"goal {view.goal_us:,.4g} µs", share, "var(--goal)")
+    return _finish(layers + _layers(values, scale, axis), values)
+
+
+def span(views: list[Ladder]) -> tuple[float, float]:
+    """Ends of the log axis that several ladders share."""
+    values = [value for view in views for entry in rungs(view.entries) for key in ("time_us", "ci_low_us", "ci_high_us")
+              if (value := words.finite(entry.row.get(key))) and value > 0]
+    values += [view.goal_us for view in views if view.goal_us]
+    return domain(values or [1.0, 10.0])
+
+
+def zoomed(view: Ladder, most: float = 2.0) -> list[Entry]:
+    """Variants and rivals within a factor of the best rival, for the linear picture."""
+    found = [entry for entry in view.entries if entry.ranked and (ratio := words.finite(entry.row.get("vs_best_rival"))) and ratio <= most]
+    return found[:MOST_RUNGS] if any(entry.kind == "variant" for entry in found) and len(found) > 1 else []
+
+
+def zoom(entries: list[Entry], band: float) -> dict[str, Any]:
+    """Time over the best rival's on a linear axis, where a tenth can be seen."""
+    values = []
+    for place, entry in enumerate(entries):
+        row = entry.row
+        ratio, low, high = (words.finite(row.get(key)) for key in ("vs_best_rival", "vs_best_rival_low", "vs_best_rival_high"))
+        ends = words.interval(ratio, low, high)
+        values.append(dict(place=place, kind=entry.kind, ranked=True, time=ratio, low=low, high=high, label=f"{entry.name} · {entry.kind}",
+                           value=f"{words.versus_rival(row)} {row.get('verdict') or ''}".strip(), name=entry.name, interval=ends or "none", status="ok", why=""))
+    numbers = [one[key] for one in values for key in ("time", "low", "high") if one[key]] + [1 - band, 1 + band]
+    air = 0.06 * (max(numbers) - min(numbers))
+    scale = alt.Scale(domain=[min(numbers) - air, max(numbers) + air], nice=False, zero=False)
+    axis = alt.Axis(title="time over the best rival’s (left of 1 is faster)", tickCount=6, format=",~r")
+    same = alt.InlineData(values=[{"from": 1 - band, "to": 1 + band}])
+    layers = [alt.Chart(same).mark_rect(color="var(--rival)", opacity=0.25).encode(x=alt.X("from:Q", scale=scale, axis=axis), x2="to:Q")]
+    return _finish(layers + _layers(_coloured(values), scale, axis), values)
+
+
+def static(spec: dict[str, Any]) -> dict[str, Any]:
+    """The specification for a picture of fixed width. Names are cut here: Vega's own cutting measures texts again and again."""
+    layers = []
+    for layer in spec["layer"]:
+        mark = layer["mark"]
+        layers.append({**layer, "mark": {name: value for name, value in mark.items() if name != "limit"}} if isinstance(mark, dict) else layer)
+    values = [{**one, "label": words.clip(one["label"], 54)} for one in spec["data"]["values"]]
+    return {**spec, "layer": layers, "data": {"values": values}, "width": STATIC_WIDTH, "autosize": {"type": "pad", "contains": "padding"}}

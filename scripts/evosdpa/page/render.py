@@ -1,0 +1,175 @@
+"""The page as one file: views and pictures into the template, the charting library inlined once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from evosdpa import evidence, stats
+from evosdpa.page import charts, facts, ladders, words
+
+FOLDER = Path(__file__).parent
+VEGA_LITE = "6.4"
+SNIPPET = "window.vegaEmbed=vegaEmbed;"
+
+EMPTY: dict[str, Any] = dict(
+    goal={}, this_device=None, leading_device="", devices=[], problems=[], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
+    protocol={})
+"""What a gap document without some part stands for."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """gap.json with every part there. NaN and infinity read as nothing. Raises EvidenceError in one line."""
+    try:
+        document = json.loads(path.read_text(), parse_constant=lambda _: None)
+    except OSError as error:
+        raise evidence.EvidenceError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise evidence.EvidenceError(f"{path}: not valid JSON ({error}); delete it to have it made again") from None
+    if not isinstance(document, dict):
+        raise evidence.EvidenceError(f"{path}: not a gap document; delete it to have it made again")
+    return document
+
+
+def whole(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with every part there, so that nothing else needs to ask."""
+    return {name: default if document.get(name) is None else document[name] for name, default in EMPTY.items()}
+
+
+def bundle(cache: Path) -> str:
+    """The charting library as one script. Making it takes seconds, so it is kept in a folder, named by what went into it."""
+    digest = hashlib.sha256(f"{vl_convert.__version__} {VEGA_LITE} {SNIPPET}".encode()).hexdigest()[:16]
+    path = cache / f"vega-{digest}.js"
+    if path.is_file():
+        return path.read_text()
+    script = vl_convert.javascript_bundle(SNIPPET, vl_version=VEGA_LITE)
+    if re.search(r"</script|<!--", script, re.IGNORECASE):
+        raise evidence.EvidenceError("the charting library has a text that would end its own script element; pin another vl-convert-python")
+    evidence.write_text(path, script)
+    return script
+
+
+def json_block(value: Any) -> Markup:
+    """JSON that is safe inside a script element: nothing in it can end the element or a line."""
+    text = json.dumps(value, allow_nan=False, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Markup(text)
+
+
+def still(spec: dict[str, Any], name: str) -> Markup:
+    """The picture as SVG, for readers without scripts and for paper; its ids are its own."""
+    svg = vl_convert.vegalite_to_svg(charts.static(spec), vl_version=VEGA_LITE)
+    svg = re.sub(r' (?:font-family="[^"]*"|pointer-events="none"|aria-[a-z]+="[^"]*"|role="[^"]*"|aria-roledescription="[^"]*")', "", svg)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', lambda match: f"{match[1]}{name}-", svg)
+    return Markup(svg)
+
+
+def figure(name: str, question: str, answer: str, spec: dict[str, Any] | None, ladder: ladders.Ladder | None = None) -> dict[str, Any]:
+    """A chart for the template: question, answer, specification, picture and the rungs of the table under it."""
+    name = facts.slug(name)
+    return dict(id=name, question=question, answer=answer, spec=spec and json_block(spec), still=spec and still(spec, name), ladder=ladder)
+
+
+def goal_figures(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ladders of the leading device on the goal's problem, one a mode; the goal's modes share their axis."""
+    device, goal = document["leading_device"], document["goal"]
+    views = [ladders.ladder(document, device, goal.get("problem"), mode) for mode in ladders.modes(document, device, goal.get("problem"))]
+    shared = [view for view in views if view.mode in (goal.get("modes") or []) and view.drawable]
+    limits = charts.span(shared) if shared else None
+    return [figure(f"ladder-{view.id}", view.question, view.answer,
+                   charts.ladder(view, limits if view in shared else None) if view.drawable else None, view) for view in views]
+
+
+def zoom_figures(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Linear pictures around the best rival, for the goal's modes."""
+    device, goal = document["leading_device"], document["goal"]
+    found = []
+    for mode in goal.get("modes") or []:
+        view = ladders.ladder(document, device, goal.get("problem"), mode)
+        near = charts.zoomed(view)
+        if near:
+            best = view.ranked("variant")[0]
+            found.append(figure(f"zoom-{view.id}", f"{mode.capitalize()}: how far from the best rival?",
+                                f"{best.name} is {ladders.against_rival(best.row) or 'not compared with a rival'}.", charts.zoom(near, stats.SAME_BAND)))
+    return found
+
+
+def other_figures(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The goal's problem on every other device, each a ladder of its own."""
+    goal, found = document["goal"].get("problem"), []
+    for entry in document["devices"]:
+        device = entry.get("slug")
+        if device == document["leading_device"]:
+            continue
+        for mode in ladders.modes(document, device, goal)[:2]:
+            view = ladders.ladder(document, device, goal, mode)
+            found.append(figure(f"ladder-{view.id}", f"{view.device_words}, {mode}: how fast is each?", view.answer,
+                                charts.ladder(view) if view.drawable else None, view))
+    return found
+
+
+def other_problems(document: dict[str, Any]) -> list[ladders.Ladder]:
+    """Ladders of the leading device on every other problem, in the goal's first mode."""
+    goal, device = document["goal"], document["leading_device"]
+    mode = (goal.get("modes") or ["warm"])[0]
+    names = dict.fromkeys([*document["problems"], *(row.get("problem") for row in document["rows"] if row.get("device") == device)])
+    views = [ladders.ladder(document, device, name, mode) for name in names if name and name != goal.get("problem")]
+    return [view for view in views if view.entries]
+
+
+def headline(document: dict[str, Any]) -> dict[str, Any]:
+    """The top of the page: the task, the verdict, where the numbers are from, what is stale or unreadable."""
+    goal, device = document["goal"], document["leading_device"]
+    entry = next((one for one in document["devices"] if one.get("slug") == device), {"slug": device})
+    name, origins = words.device_words(entry), entry.get("origins") or []
+    state, sentence = ladders.goal_verdict(document)
+    notice = ""
+    if not document["this_device"]:
+        if device and device != "cpu" and "recorded" in origins:
+            notice = f"No GPU is measured on this machine. GPU results are recorded on {name} on {words.date(entry.get('newest'))}."
+        elif device == "cpu":
+            notice = "No GPU is measured on this machine and none is recorded. Every time on this page is a CPU’s; variants for GPUs are compiled and inspected."
+        else:
+            notice = "Nothing is measured on this machine and nothing is recorded."
+    waiting = [fact for fact in document["variants"] if not fact.get("on_cpu") and fact.get("status") == "not_run"]
+    if notice and waiting:
+        notice += f" Not run: {words.listed((fact.get('name') for fact in waiting), 6)}."
+    limit = words.finite(goal.get("time_us"))
+    return dict(problem=str(goal.get("problem") or "no problem"), words=words.problem_words(str(goal.get("problem") or "")),
+                limit=f"{limit:,.4g}" if limit is not None else words.NOTHING, modes=words.listed(goal.get("modes") or []), device=name, state=state,
+                mark={"met": "✓", "missed": "✗", "undecided": "≈"}.get(state, "·"), sentence=sentence, notice=notice,
+                stale=sum(bool(row.get("stale")) for row in document["rows"]), rows=len(document["rows"]), errors=[str(one) for one in document["errors"]])
+
+
+def build(gap: Path, output: Path) -> None:
+    """Write the page that gap.json describes. The same document gives the same bytes."""
+    evidence.write_text(output, page(read(gap), output.parent / ".cache"))
+
+
+def page(document: dict[str, Any], cache: Path) -> str:
+    """The page as text; `cache` is where the charting library is kept between runs."""
+    document = whole(document)
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+                                     lstrip_blocks=True)
+    environment.globals.update(words=words, NOTHING=words.NOTHING, MARKS=words.MARKS, MODES=ladders.MODES)
+    environment.filters["slug"] = facts.slug
+    shown, hidden = facts.variants(document)
+    lines, more_lines = facts.provenance(document)
+    figures = dict(goal=goal_figures(document), zoom=zoom_figures(document), others=other_figures(document))
+    return environment.get_template("report.html.jinja").render(
+        css=Markup((FOLDER / "style.css").read_text()), embed=Markup((FOLDER / "embed.js").read_text()), bundle=Markup(bundle(cache)),
+        head=headline(document), devices=facts.devices(document), modes=[str(mode) for mode in document["goal"].get("modes") or ["warm"]],
+        figures=figures, other_problems=other_problems(document), matrices=facts.matrices(document),
+        correctness_answer=facts.correctness_answer(document), failed=facts.failures(document, "failed")[:facts.MOST_LINES],
+        refused=facts.failures(document, "unsupported")[:facts.MOST_LINES], variants=shown, variants_left_out=hidden,
+        variants_answer=facts.variants_answer(document), provenance=lines, provenance_left_out=more_lines, protocol=facts.protocol(document),
+        band=f"{100 * stats.SAME_BAND:g}", confidence=f"{100 * stats.CONFIDENCE:g}",
+        tolerance=(document["protocol"].get("verify") or {}).get("tolerance"))

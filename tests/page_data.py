@@ -1,0 +1,193 @@
+"""Planted gap documents for tests of the page. Every number here is made up; none was measured on any device."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+GOAL = "b1h8s512d64-fp16"
+CAUSAL = "b1h8s512d64-fp16-causal"
+H200 = "nvidia-h200"
+PLANTED = "2031-01-02T03:04:05Z"
+MODES = ("warm", "stream", "cold", "eager")
+HOSTILE = "</script><img src=x onerror=alert(1)> & \u2028 \"'"
+
+Row = dict[str, Any]
+
+
+def row(name: str, time_us: float | None, kind: str = "variant", *, mode: str = "warm", problem: str = GOAL, device: str = H200, spread: float = 0.004,
+        status: str = "ok", reason: str = "", stale: bool = False, changed: str = "", goal_us: float = 5.0, ratio: float | None = None,
+        best: str | None = None, verdict: str | None = None, origin: str = "recorded") -> Row:
+    """One planted row of gap.json; `spread` is the half-width of the interval as a share of the time."""
+    bounded = time_us is not None and spread > 0
+    return dict(
+        kind=kind, name=name, device=device, origin=origin, recorded_on=PLANTED, stale=stale, changed=changed, problem=problem, mode=mode, status=status,
+        reason=reason, time_us=time_us, ci_low_us=time_us * (1 - spread) if bounded else None, ci_high_us=time_us * (1 + spread) if bounded else None,
+        tflops=536.870912 / time_us if time_us and kind != "floor" else None, vs_goal=time_us / goal_us if time_us and problem == GOAL else None,
+        vs_best_rival=ratio, vs_best_rival_low=ratio * 0.996 if ratio and verdict != "same" else None,
+        vs_best_rival_high=ratio * 1.004 if ratio and verdict != "same" else None, best_rival=best, vs_floor=time_us / 2.05 if time_us else None,
+        verdict=verdict, processes=5, samples=200)
+
+
+def fact(name: str, *, device: str = H200, status: str = "ok", reason: str = "", stale: bool = False, changed: tuple[str, ...] = (), origin: str = "recorded",
+         counts: dict[str, int] | None = None, worst: float | None = 0.81, parent: str | None = None, log: str = "", steps: dict[str, Any] | None = None,
+         title: str = "planted", **more: Any) -> dict[str, Any]:
+    """One planted entry about a variant."""
+    measured = status not in ("not_run", "error")
+    made = dict(
+        name=name, device=device, source=f"kernels/{name}.cu", on_cpu=device == "cpu", title=title, idea="a planted idea", parent=parent,
+        expects="5-6 us (planted)", levers={"STAGES": 2} if "@" in name else {}, declared_levers={"BLOCK_Q": [64, 128], "STAGES": [1, 2, 3]}, status=status,
+        reason=reason, stale=stale, changed=list(changed), origins=[origin] if measured else [],
+        steps=steps if steps is not None else {
+            kind: dict(status="ok", reason="", stale=stale, changed=list(changed), origin=origin, log="") for kind in ("bench", "profile", "sanitize", "verify")
+        } if measured else {},
+        build=dict(status="error" if log else "ok", reason=reason if log else "", compiler="nvcc 13.0.88", seconds=4.2, arch="sm_90a", warnings=[], log=log),
+        static=dict(status="ok", reason=""), spill_bytes=0, instructions={"HMMA": 64, "LDS": 80},
+        launch=dict(problem=GOAL, kernel=f"_Z4{name}", grid=[4, 8, 1], block=[128, 1, 1], blocks=32, blocks_per_sm=2, dynamic_shared_bytes=64512,
+                    static_shared_bytes=1024, registers=168, limiter="shared memory", occupancy=0.125, waves=0.1212, tail=0.8788, sms=132, threads=128),
+        correctness=dict(counts={"ok": 304} if counts is None else counts, worst_ratio=worst, seed=12345) if measured else None,
+        sanitize=[dict(tool=tool, status="ok", reason="") for tool in ("memcheck", "racecheck", "initcheck", "synccheck")] if measured else [],
+        profile=[dict(problem=GOAL, kernel=name, reason="", metrics={
+            "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed": 21.37, "smsp__issue_active.avg.pct_of_peak_sustained_active": 33.1,
+            "smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio": 3.21,
+            "smsp__average_warps_issue_stalled_barrier_per_issue_active.ratio": 1.07})] if measured else [])
+    return {**made, **more}
+
+
+def cells(name: str, device: str = H200, failed: str = "", refused: str = "", reason: str = "") -> list[dict[str, Any]]:
+    """Correctness of one variant along the three axes; `failed` and `refused` name a label whose cases fail or are refused."""
+    axes = dict(problem=("tile multiple", "tile - 1", "tile + 1", "seq 1", "one query", "primes, more keys", "GQA", "strided", "goal"),
+                family=("normal", "peaked", "sentinel", "large", "outliers", "equal"),
+                setting=("D64 fp16", "D64 fp16 causal", "D128 fp16", "D128 bf16 causal", "D64 fp32"))
+    found = []
+    for axis, labels in axes.items():
+        for label in labels:
+            wrong, out = label == failed, label == refused
+            found.append(dict(variant=name, device=device, axis=axis, label=label, ok=12 if wrong else 0 if out else 16, failed=4 if wrong else 0,
+                              unsupported=8 if out else 0, worst_ratio=None if out else 37.2 if wrong else 0.81,
+                              reason=reason if wrong else "head_dim 128 only: D64 is refused" if out else ""))
+    return found
+
+
+def piece(name: str, kind: str, device: str = H200, *, stale: bool = False, status: str = "ok", origin: str = "recorded") -> dict[str, Any]:
+    """One planted entry of provenance."""
+    root = "results/recorded" if origin == "recorded" else "results"
+    return dict(path=f"{root}/{device}/{name}/{kind}.json", variant=name, device=device, kind=kind, origin=origin, status=status, stale=stale,
+                changed=["source"] if stale else [], started=PLANTED, ended=PLANTED, key="0123456789abcdef", key_parts={"source": "aa"},
+                tools={"torch": "2.13.0+cu130", "compiler": "nvcc 13.0.88"}, git={"commit": "a" * 40, "dirty": False}, device_info={})
+
+
+def empty() -> dict[str, Any]:
+    """Nothing was measured and nothing recorded."""
+    return dict(
+        goal=dict(problem=GOAL, time_us=5.0, modes=["warm", "stream"], flops=536870912, bytes=2097152, pairs=2097152), this_device=None,
+        leading_device="cpu", devices=[dict(slug="cpu", info={}, origins=[], newest="", oldest="")],
+        problems=[GOAL, CAUSAL, "b4h16s4096d128-fp16"], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
+        protocol=dict(bench=dict(processes=5, samples=40), verify=dict(tolerance=2.0, seed=None)))
+
+
+def on_h200(**more: Any) -> dict[str, Any]:
+    """An empty document that is about a recorded H200."""
+    document = empty()
+    info = {"name": "NVIDIA H200", "driver": "580.00", "power_limit_w": 700, "sms": 132, "clocks": {"sm_mhz": 1980}}
+    document.update(leading_device=H200, devices=[dict(slug=H200, info=info, origins=["recorded"], newest=PLANTED, oldest=PLANTED)], **more)
+    return document
+
+
+def realistic() -> dict[str, Any]:
+    """A planted H200: variants with every kind of status, rivals, floors, four modes, a CPU variant of this machine."""
+    document = on_h200()
+    factor = dict(warm=1.0, stream=1.12, cold=1.9, eager=3.4)
+    rivals = {"sdpa-cudnn": 6.21, "sdpa-flash": 7.9, "sdpa-default": 7.93, "triton-fa2": 9.4, "flex-attention": 14.6}
+    for mode in MODES:
+        scale = factor[mode]
+        best = rivals["sdpa-cudnn"] * scale
+        document["rows"] += [row("floor_empty", 1.21 * scale, "floor", mode=mode), row("floor_bytes", 2.05 * scale, "floor", mode=mode)]
+        document["rows"] += [row(name, time * scale, "rival", mode=mode, ratio=time * scale / best, best="sdpa-cudnn",
+                                 verdict="same" if name == "sdpa-cudnn" else "slower") for name, time in rivals.items()]
+        document["rows"].append(row("flash-attn-3", None, "rival", mode=mode, status="not_run", reason="flash_attn_interface is not installed"))
+        for name, time in (("v2_wmma", 4.83), ("v2_wmma@STAGES=3", 4.85), ("v1_scalar", 41.2)):
+            ratio = time * scale / best
+            document["rows"].append(row(name, time * scale, mode=mode, ratio=ratio, best="sdpa-cudnn", verdict="faster" if ratio < 1 else "slower"))
+        document["rows"].append(row("v2_stale", 3.9 * scale, mode=mode, stale=True, changed="source, protocol"))
+        document["rows"].append(row("v2_wrong", 3.1 * scale, mode=mode, status="failed", reason="4 of 300 cases wrong"))
+    for problem, scale in ((CAUSAL, 0.8), ("b4h16s4096d128-fp16", 310.0)):
+        document["rows"] += [row(name, time * scale, "rival", problem=problem, ratio=time / 6.21, best="sdpa-cudnn",
+                                 verdict="same" if name == "sdpa-cudnn" else "slower") for name, time in rivals.items()]
+        document["rows"].append(row("v2_wmma", 6.2 * scale, problem=problem, ratio=6.2 / 6.21, best="sdpa-cudnn", verdict="undecided"))
+        document["rows"].append(row("v1_scalar", None, problem=problem, status="unsupported", reason="seq above 2048 is not supported"))
+    cpu = dict(device="cpu", origin="measured", spread=0.15)
+    document["rows"] += [row("floor_bytes_cpu", 106.3, "floor", **cpu), row("sdpa-default", 18650.4, "rival", ratio=1.0, best="sdpa-default", verdict="same", **cpu),
+                         row("v0_reference", 36590.2, ratio=1.96, best="sdpa-default", verdict="slower", **cpu)]
+    document["devices"].append(dict(slug="cpu", info={"name": "planted CPU", "cores": 2}, origins=["measured"], newest=PLANTED, oldest=PLANTED))
+    log = "\n".join(f"kernels/v2_broken.cu({line}): error: expected a \";\" {HOSTILE}" for line in range(1, 60))
+    document["variants"] = [
+        fact("v0_reference", device="cpu", origin="measured", launch=None, spill_bytes=None, sanitize=[], profile=[], static=None),
+        fact("v1_scalar", counts={"ok": 300, "unsupported": 4}, parent="v0_reference"), fact("v2_wmma", parent="v1_scalar"),
+        fact("v2_wmma@STAGES=3", parent="v2_wmma", profile=[],
+             steps={"verify": dict(status="ok", reason="", stale=False, changed=[], origin="recorded", log=""),
+                    "profile": dict(status="not_permitted", reason="ncu may not read hardware counters here", stale=False, changed=[], origin="recorded", log="")}),
+        fact("v2_stale", stale=True, changed=("source", "protocol")),
+        fact("v2_wrong", status="failed", reason="4 of 300 cases wrong", counts={"ok": 296, "failed": 4}, worst=37.2),
+        fact("v2_broken", status="error", reason=f"does not compile: {HOSTILE}", log=log, title=f"a title {HOSTILE}", launch=None, static=None),
+        fact("v2_wgmma", status="unsupported", reason="needs sm_90a", counts={"unsupported": 304}, worst=None),
+        fact("v2_hang", status="timeout", reason="no answer after 300 s", counts={"ok": 3, "timeout": 1}, worst=0.5)]
+    document["correctness"] = [
+        *cells("v0_reference", "cpu"), *cells("v1_scalar", refused="D128 fp16"), *cells("v2_wmma"), *cells("v2_wmma@STAGES=3"), *cells("v2_stale"),
+        *cells("v2_wrong", failed="tile + 1", reason=f"tile + 1/b1h2s129d64-fp16/normal: worst row 128 has 37.2 of what is allowed {HOSTILE}")]
+    document["provenance"] = [piece(name, kind, stale=name == "v2_stale") for name in ("rivals", "v1_scalar", "v2_wmma", "v2_stale") for kind in ("bench", "verify")]
+    document["provenance"].append(piece("v0_reference", "bench", "cpu", origin="measured"))
+    document["errors"] = [f"results/recorded/nvidia-h200/v9/bench.json: not valid JSON {HOSTILE}"]
+    return document
+
+
+def measured_here() -> dict[str, Any]:
+    """The realistic document as if the H200 were in this machine."""
+    document = copy.deepcopy(realistic())
+    document["this_device"] = H200
+    document["devices"][0]["origins"] = ["measured"]
+    for one in document["rows"]:
+        one["origin"] = "measured"
+    return document
+
+
+def everything_failed() -> dict[str, Any]:
+    """Every variant is wrong, hangs or does not compile; there are no rivals."""
+    names = dict(v1="failed", v2="timeout", v3="error", v4="unstable", v5="suspect", v6="not_permitted")
+    rows = [row(name, 4.0 if status in ("unstable", "suspect") else None, status=status, reason=f"planted {status}") for name, status in names.items()]
+    return on_h200(rows=rows, variants=[fact(name, status=status, reason=f"planted {status}", counts={"failed": 304}, worst=None) for name, status in names.items()],
+                   correctness=[cell for name in names for cell in cells(name, failed="goal", reason="goal/x/normal: planted")])
+
+
+def one_variant(time_us: float = 4.5, **more: Any) -> dict[str, Any]:
+    """A single variant in both of the goal's modes, nothing else."""
+    return on_h200(rows=[row("v1", time_us, mode=mode, **more) for mode in ("warm", "stream")], variants=[fact("v1")])
+
+
+def only_stale() -> dict[str, Any]:
+    """All evidence is out of date."""
+    return on_h200(rows=[row("v1", 4.5, stale=True, changed="source"), row("sdpa-default", 6.0, "rival", stale=True, changed="protocol")],
+                   variants=[fact("v1", stale=True, changed=("source",))], provenance=[piece("v1", "bench", stale=True)])
+
+
+def many(count: int = 200) -> dict[str, Any]:
+    """A long evolution."""
+    names = [f"v3_mma@BLOCK_KV={32 * (1 + number % 4)},BLOCK_Q=64,NUM_WARPS=4,STAGES={number}" for number in range(count)]
+    document = on_h200(variants=[fact(name, parent="v3_mma") for name in names], correctness=[cell for name in names for cell in cells(name)],
+                       provenance=[piece(name, kind) for name in names for kind in ("bench", "profile", "sanitize", "verify")])
+    for mode in MODES:
+        document["rows"] += [row(name, 5.0 + 0.05 * number, mode=mode, ratio=(5 + 0.05 * number) / 6.2, best="sdpa-cudnn", verdict="undecided")
+                             for number, name in enumerate(names)]
+        document["rows"].append(row("sdpa-cudnn", 6.2, "rival", mode=mode, ratio=1.0, best="sdpa-cudnn", verdict="same"))
+    return document
+
+
+def bare() -> dict[str, Any]:
+    """A document with hardly a step: parts missing altogether, entries with nothing but a name."""
+    return dict(goal=dict(problem=GOAL, time_us=5.0, modes=["warm"]), leading_device=H200, rows=[dict(kind="variant", name="v1", device=H200, problem=GOAL, mode="warm")],
+                variants=[dict(name="v1", device=H200)], correctness=[dict(variant="v1", device=H200, axis="problem", label="goal")],
+                provenance=[dict(path="results/x.json")], devices=[dict(slug=H200)])
+
+
+EXTREMES = dict(empty=empty, nothing_at_all=dict, everything_failed=everything_failed, one_variant=one_variant, only_stale=only_stale, many=many, bare=bare)
+"""Documents on which the page must stand."""

@@ -1,0 +1,92 @@
+"""What a user gets wrong is one clear line and exit status 1, before any job starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from evosdpa import config as configuration, variants
+from workspace import CONFIG
+
+HEADER = "/* evo-sdpa\ntitle: t\nidea: i\nexpects: e\nlevers: {A: [1]}\n*/\n"
+
+
+@pytest.mark.parametrize("change, expected", [
+    ({"bnech": {}}, "config.yaml: bnech: unknown key; did you mean 'bench'?"),
+    ({"bench": {"proceses": 5}}, "config.yaml: bench.proceses: unknown key; did you mean 'processes'?"),
+    ({"bench": {"processes": "five"}}, "config.yaml: bench.processes: input should be a valid integer (got 'five')"),
+    ({"bench": {"processes": 1}}, "config.yaml: bench.processes: input should be greater than or equal to 2 (got 1)"),
+    ({"goal": {"problem": "b1h8s512-fp16"}}, "config.yaml: goal.problem: 'b1h8s512-fp16' is not a problem name"),
+    ({"problems": ["b1h8s64d64-fp16-hkv3"]}, "config.yaml: problems.0: problem 'b1h8s64d64-fp16-hkv3': heads_kv=3 does not divide heads_q=8"),
+    ({"problems": ["b1h2s64d64-fp16-kv64"]}, "is written 'b1h2s64d64-fp16'"),
+    ({"goal": {**CONFIG["goal"], "problem": "b1h2s32d64-fp16"}}, "config.yaml: goal.problem: b1h2s32d64-fp16 is not listed under problems"),
+    ({"variants": {"v0_refrence": {}}}, "variant 'v0_refrence': there is no kernels/v0_refrence.cu or kernels/v0_refrence.cpp; did you mean"),
+    ({"variants": {"v0_reference": {"flag": []}}}, "config.yaml: variants.v0_reference.flag: unknown key; did you mean 'flags'?"),
+    ({"only": ["v7"]}, "variant 'v7': there is no kernels/v7.cu"),
+    ({"variants": {"v0_reference@BLOCK_KV=33": {}}}, "BLOCK_KV=33 is not one of 16, 32, 64, 128"),
+    ({"variants": {"v0_reference@TILES=3": {}}}, "declares no lever TILES (it has: BLOCK_Q, BLOCK_KV, LANES)"),
+    ({"variants": {"v0_reference@LANES=8,BLOCK_KV=32": {}}}, "levers are written once and sorted: v0_reference@BLOCK_KV=32,LANES=8"),
+    ({"device": "nvidia-b300"}, "config.yaml: device: nvidia-b300 is not on this machine (GPUs here: none); use auto or cpu"),
+])
+def test_config_errors(workspace, change, expected):
+    workspace.configure({**CONFIG, **change})
+    done = workspace.snakemake("-n", "all")
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("evo-sdpa: ")]
+    assert len(lines) == 1 and expected in lines[0], done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_yaml_that_is_not_yaml_names_the_line(workspace):
+    (workspace.folder / "config.yaml").write_text("goal:\n  problem: [unclosed\n")
+    done = workspace.snakemake("-n", "all")
+    assert done.returncode == 1 and "config.yaml:3: not valid YAML" in done.stderr
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("int main() {}\n", ":1: no '/* evo-sdpa ... */' block"),
+    (HEADER.replace("title: t", "title: [t"), ": the evo-sdpa block is not valid YAML"),
+    (HEADER.replace("idea", "ideas"), ":3: unknown key 'ideas'; known: title, parent, idea, expects, levers"),
+    (HEADER.replace("title: t\n", ""), "needs a title"),
+    (HEADER.replace("{A: [1]}", "[A]"), ":5: levers must map each lever to its list of values"),
+    (HEADER.replace("{A: [1]}", "{A: 1}"), "lever A needs a list of numbers or words"),
+    (HEADER.replace("{A: [1]}", "{a: [1]}"), "lever 'a' must be an upper-case macro name"),
+    (HEADER.replace("{A: [1]}", "{A: [';rm -rf /']}"), "lever A needs a list of numbers or words"),
+    (HEADER.replace("expects: e", "parent: ../v0"), "parent must be a variant's name"),
+    (HEADER + '#include "nowhere.h"\n', ':7: #include "nowhere.h" is neither beside it nor in kernels/include'),
+])
+def test_header_errors(workspace, text, expected):
+    (workspace.folder / "kernels" / "broken.cpp").write_text(text)
+    done = workspace.snakemake("-n", "all")
+    assert done.returncode == 1
+    assert "kernels/broken.cpp" in done.stderr and expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["1st.cpp", "a-b.cpp", "rivals.cpp", "x@A=1.cpp"])
+def test_file_names_that_cannot_be_variants(workspace, name):
+    (workspace.folder / "kernels" / name).write_text(HEADER)
+    done = workspace.snakemake("-n", "all")
+    assert done.returncode == 1 and f"kernels/{name}: a kernel's file name must be" in done.stderr
+
+
+def test_two_sources_of_one_name(workspace):
+    (workspace.folder / "kernels" / "v0_reference.cu").write_text(HEADER)
+    done = workspace.snakemake("-n", "all")
+    assert done.returncode == 1 and "has the same stem" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["../v0_reference", "v0_reference@", "v0_reference@A=1;ls", "v0 reference", "v0_reference@BLOCK_KV=../x"])
+def test_names_with_path_or_shell_characters_are_refused(name):
+    with pytest.raises(variants.VariantError, match="is not a variant name"):
+        variants.resolve(name)
+
+
+def test_a_cuda_variant_cannot_be_asked_for_on_the_cpu(workspace):
+    done = workspace.snakemake("-n", "results/cpu/v1_scalar/verify.json")
+    assert done.returncode == 1 and "v1_scalar runs on a GPU, and none is here, not on cpu" in done.stderr
+
+
+def test_every_complaint_of_a_config_is_a_line_of_its_own():
+    with pytest.raises(configuration.ConfigError) as caught:
+        configuration.check({"bench": {"processes": "x", "samples": 1}, "gaol": 1})
+    assert len(str(caught.value).splitlines()) == 3

@@ -1,0 +1,283 @@
+"""The page: its sentences, its escaping, its size, and that a real browser shows it with the network off."""
+
+from __future__ import annotations
+
+import functools
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import page_data
+import pytest
+
+from evosdpa.evidence import EvidenceError
+from evosdpa.page import charts, facts, ladders, render, words
+
+ROOT = Path(__file__).parents[1]
+LIMIT = 1_500_000
+WIDTHS = (390, 1280)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A folder where the charting library is kept, as beside a real page."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def planted(name):
+    """A planted document as a file would give it."""
+    return json.loads(json.dumps(getattr(page_data, name, dict)()))
+
+
+@pytest.fixture(scope="module")
+def pages(cache):
+    """Pages of planted documents by name, each made once."""
+    return functools.cache(lambda name: render.page(planted(name), cache))
+
+
+def whole(document):
+    return render.whole(json.loads(json.dumps(document)))
+
+
+def warm(document, problem=page_data.GOAL, device=page_data.H200):
+    return ladders.ladder(whole(document), device, problem, "warm")
+
+
+def without_bundle(text, cache):
+    return text.replace(render.bundle(cache), "")
+
+
+# Numbers
+
+@pytest.mark.parametrize("value, low, high, shown, ends", [
+    (5.2718, 5.2512, 5.2924, "5.27", "5.25–5.29"), (5.2718, 4.9, 5.7, "5.3", "4.9–5.7"), (18650.4, 15310.7, 22718.7, "19,000", "15,000–23,000"),
+    (0.77831, 0.7751, 0.7813, "0.778", "0.775–0.781"), (2.05, None, None, "2.05", ""), (None, None, None, "–", ""), (float("nan"), 1, 2, "–", ""),
+    (0.0, None, None, "0.00", ""), (9.999, 9.5, 10.5, "10.0", "9.5–10.5")])
+def test_no_more_digits_than_the_interval_justifies(value, low, high, shown, ends):
+    assert words.number(value, words.half_width(low, high)) == shown
+    assert words.interval(value, low, high) == ends
+
+
+# Sentences
+
+def test_the_fastest_right_and_current_variant_is_named():
+    answer = warm(page_data.realistic()).answer
+    assert answer.startswith("v2_wmma is the fastest variant: 4.83 µs")
+    assert "under the goal of 5 µs" in answer and "faster than the best rival sdpa-cudnn" in answer
+    assert "1 failed" in answer and "1 stale" in answer
+
+
+def test_overlapping_intervals_are_a_tie():
+    assert "v2_wmma@STAGES=3’s overlaps: their order is undecided" in warm(page_data.realistic()).answer
+    apart = page_data.on_h200(rows=[page_data.row("v1", 4.0), page_data.row("v2", 6.0)])
+    assert "undecided" not in warm(apart).answer
+
+
+@pytest.mark.parametrize("verdict, said", [("same", "as fast as the best rival sdpa-cudnn"), ("undecided", "not told apart from the best rival"),
+                                           ("slower", "slower than the best rival")])
+def test_the_verdict_against_the_best_rival_is_said_as_it_is(verdict, said):
+    assert said in warm(page_data.on_h200(rows=[page_data.row("v1", 6.2, ratio=1.0, best="sdpa-cudnn", verdict=verdict)])).answer
+
+
+@pytest.mark.parametrize("document, state, said", [
+    (page_data.one_variant(4.5), "met", "Met by v1: 4.50 µs warm and 4.50 µs stream."),
+    (page_data.one_variant(5.01, spread=0.01), "undecided", "lies inside an interval of v1"),
+    (page_data.one_variant(6.0), "missed", "v1 comes closest"), (page_data.realistic(), "missed", "v2_wmma comes closest with 4.83 µs warm and 5.41 µs stream"),
+    (page_data.only_stale(), "missed", "no variant has a right and current time"), (page_data.everything_failed(), "missed", "no variant has a right"),
+    (page_data.one_variant(4.5, spread=0), "undecided", "Undecided"), (page_data.empty(), "missed", "no variant has a right")])
+def test_the_goal_is_met_only_when_every_interval_is_below_it(document, state, said):
+    found, sentence = ladders.goal_verdict(whole(document))
+    assert found == state and said in sentence
+
+
+def test_the_goal_needs_both_modes():
+    document = page_data.one_variant(4.5)
+    document["rows"] = document["rows"][:1]
+    assert ladders.goal_verdict(whole(document))[0] == "missed"
+
+
+def test_only_right_and_current_times_have_a_rank():
+    view = warm(page_data.realistic())
+    names = [entry.name for entry in view.entries if entry.ranked]
+    assert "v2_stale" not in names and "v2_wrong" not in names
+    assert [entry.rank for entry in view.entries if entry.kind == "floor"] == [None, None]
+    assert [entry.rank for entry in view.entries if entry.rank] == list(range(1, 9))
+    unranked = {entry.name: entry for entry in view.entries if not entry.ranked}
+    assert set(unranked) == {"v2_stale", "v2_wrong", "v2_broken", "v2_wgmma", "v2_hang", "flash-attn-3"}
+    assert unranked["v2_stale"].why == "changed since: source, protocol"
+
+
+def test_devices_never_share_a_ladder():
+    document = whole(page_data.realistic())
+    for figure in render.goal_figures(document) + render.other_figures(document):
+        assert len({entry.row["device"] for entry in figure["ladder"].entries}) == 1
+    others = render.other_figures(document)
+    assert [figure["question"] for figure in others] == ["CPU (planted CPU), warm: how fast is each?"]
+
+
+def test_where_numbers_are_from_is_said_at_the_top():
+    recorded = render.headline(whole(page_data.realistic()))["notice"]
+    assert "GPU results are recorded on NVIDIA H200 on 2031-01-02" in recorded
+    assert render.headline(whole(page_data.measured_here()))["notice"] == ""
+    assert "none is recorded" in render.headline(whole(page_data.empty()))["notice"]
+    badges = [text for device in facts.devices(whole(page_data.realistic())) for _, text in device["badges"]]
+    assert badges == ["recorded: NVIDIA H200, 2031-01-02", "measured on this machine: CPU (planted CPU)"]
+
+
+def test_correctness_counts_only_supported_cases():
+    answer = facts.correctness_answer(whole(page_data.realistic()))
+    assert answer.startswith("5 of 8 checked variants pass every case that they support; v2_wrong fails 4 of 300")
+    assert "No case is supported by v2_wgmma" in answer
+    table = facts.matrices(whole(page_data.realistic()))[0]
+    wrong = next(line for line in table["lines"] if line["name"] == "v2_wrong")
+    cell = wrong["cells"][table["labels"].index("tile + 1")]
+    assert (cell["mark"].text, cell["text"], cell["ratio"]) == ("failed", "12/16", "37.2")
+
+
+@pytest.mark.parametrize("low, high", [(1.1, 1.3), (4, 9), (1, 60), (3, 1400), (0.02, 40000)])
+def test_a_log_axis_always_has_ticks(low, high):
+    assert 2 <= len(charts.ticks(low, high)) <= 14
+
+
+# The file
+
+def loads(text):
+    """What the elements of a page would load or link to."""
+    found = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            found.extend(value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "action", "data", "background", "poster"))
+
+    Reader().feed(text)
+    return found
+
+
+@pytest.mark.parametrize("name", [*page_data.EXTREMES, "realistic", "measured_here"])
+def test_the_page_stands_on_every_document(name, cache, pages):
+    document, text = planted(name), pages(name)
+    assert len(text.encode()) < LIMIT
+    assert text == render.page(json.loads(json.dumps(document, sort_keys=True)), cache), "the same document must give the same bytes"
+    rest = without_bundle(text, cache)
+    assert [loaded for loaded in loads(rest) if not loaded.startswith("#")] == []
+    assert not re.search(r"url\((?!#)|@import", re.search("<style>(.*?)</style>", rest, re.DOTALL)[1])
+    assert "http:" not in rest.replace("http://www.w3.org/", "") and "https:" not in rest
+    assert text.count(render.bundle(cache)) == 1 and text.count("default-src 'none'") == 1
+    for svg in re.findall(r"<svg.*?</svg>", rest, re.DOTALL):
+        ElementTree.fromstring(svg)
+    anchors = re.findall(r'\bid="([^"]+)"', rest)
+    assert len(anchors) == len(set(anchors))
+    assert {html.unescape(target) for target in re.findall(r'href="#([^"]+)"', rest)} <= {html.unescape(one) for one in anchors}
+    assert "NaN" not in rest and "None" not in rest and "undefined" not in rest
+
+
+def test_text_from_tools_cannot_break_out(cache):
+    document = page_data.realistic()
+    document["rows"][0]["name"] = document["rows"][3]["reason"] = document["variants"][2]["idea"] = page_data.HOSTILE
+    document["variants"][1]["profile"][0]["reason"] = document["devices"][0]["info"]["name"] = page_data.HOSTILE
+    document["correctness"][0]["label"] = document["provenance"][0]["path"] = page_data.HOSTILE
+    text = render.page(document, cache)
+    assert "<img" not in text.replace(render.bundle(cache), "")
+    assert text.count("</script") == text.count("<script") - render.bundle(cache).count("<script")
+    for block in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL):
+        assert not re.search("[<>&\u2028\u2029]", block)
+        json.loads(block)
+
+
+def test_long_logs_do_not_blow_up_the_page(cache):
+    log = "\n".join(f"kernel.cu({line}): error: something long that a template says about itself" for line in range(10_000))
+    document = page_data.on_h200(variants=[page_data.fact(f"v{number}", status="error", reason="does not compile", log=log) for number in range(30)])
+    assert len(render.page(document, cache).encode()) < LIMIT
+
+
+def test_nan_and_missing_files_are_handled(tmp_path, cache):
+    path = tmp_path / "gap.json"
+    path.write_text(json.dumps(page_data.realistic()).replace("4.83,", "NaN,", 1))
+    assert "NaN" not in without_bundle(render.page(render.read(path), cache), cache)
+    for content in ("{", "[]"):
+        path.write_text(content)
+        with pytest.raises(EvidenceError):
+            render.read(path)
+    with pytest.raises(EvidenceError):
+        render.read(tmp_path / "absent.json")
+
+
+def test_the_script_writes_the_page(tmp_path, cache):
+    library = render.bundle(cache)
+    shutil.copytree(cache, tmp_path / ".cache")
+    (tmp_path / "gap.json").write_text(json.dumps(page_data.one_variant()))
+    command = [sys.executable, ROOT / "scripts" / "build_report.py", "--gap", tmp_path / "gap.json", "--output", tmp_path / "report.html"]
+    subprocess.run(command, check=True, timeout=60)
+    first = (tmp_path / "report.html").read_bytes()
+    subprocess.run(command, check=True, timeout=60)
+    assert (tmp_path / "report.html").read_bytes() == first
+    assert library.encode() in first and len(list((tmp_path / ".cache").iterdir())) == 1
+
+
+# The browser
+
+PROBE = """<script>
+window.troubles = [];
+addEventListener("error", event => window.troubles.push(String(event.message)));
+addEventListener("securitypolicyviolation", event => window.troubles.push("policy " + event.violatedDirective));
+(function wait() {
+  const root = document.documentElement;
+  if (root.dataset.charts === undefined) return void setTimeout(wait, 50);
+  const wide = [...document.querySelectorAll("figure, .plot svg, section, header, dl, details, p, .scroll")].filter(one => one.getBoundingClientRect().right > innerWidth + 1);
+  parent.postMessage({name: window.name, inner: innerWidth, charts: root.dataset.charts, failed: root.dataset.failed, drawn: document.querySelectorAll(".plot svg.marks").length,
+    overflow: root.scrollWidth - innerWidth, wide: wide.map(one => one.tagName + "." + one.className + "#" + one.id), images: document.images.length, troubles: window.troubles}, "*");
+})();
+</script>"""
+"""Put into a copy of the page: once its charts are there, it tells the frame around it what it sees."""
+
+
+def chromium(page: Path, profile: Path) -> tuple[str, str]:
+    """The DOM of a local page after its scripts ran in headless Chromium without a network, and the browser's log."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.fail("chromium was not found; the page is tested in a real browser (Debian: apt-get install chromium)")
+    done = subprocess.run(
+        [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}", "--enable-logging=stderr",
+         "--v=0", "--window-size=1400,1000", "--virtual-time-budget=8000", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=50, check=True)
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("name", ["realistic", "many", "empty"])
+def test_a_browser_shows_every_chart_and_nothing_overflows(name, tmp_path, pages):
+    text = pages(name)
+    expected = text.count("<script type=\"application/json\" data-chart=")
+    (tmp_path / "page.html").write_text(text.replace("<body>", "<body>" + PROBE, 1))
+    frames = "".join(f'<iframe name="w{width}" src="page.html" style="width:{width}px;height:900px;border:0"></iframe>' for width in WIDTHS)
+    (tmp_path / "frames.html").write_text(
+        "<!doctype html><body><script>addEventListener('message', event => document.body.append(Object.assign(document.createElement('output'), "
+        f"{{textContent: JSON.stringify(event.data)}})))</script>{frames}</body>")
+    dom, log = chromium(tmp_path / "frames.html", tmp_path / "profile")
+    seen = [json.loads(html.unescape(one)) for one in re.findall(r"<output>(.*?)</output>", dom)]
+    assert sorted(one["inner"] for one in seen) == sorted(WIDTHS), "the page did not finish drawing in both widths"
+    for one in seen:
+        assert int(one["charts"]) == one["drawn"] == expected and one["failed"] == "" and one["troubles"] == []
+        assert one["overflow"] <= 0 and one["wide"] == [], f"too wide at {one['inner']}"
+        assert one["images"] == 0
+    assert not [line for line in log.splitlines() if "CONSOLE" in line]
+
+
+def test_the_browser_reports_charts_on_the_page_itself(tmp_path, pages):
+    (tmp_path / "page.html").write_text(pages("one_variant"))
+    dom, log = chromium(tmp_path / "page.html", tmp_path / "profile")
+    assert 'data-charts="2"' in dom[:400] and 'data-failed=""' in dom[:400]
+    assert not [line for line in log.splitlines() if "CONSOLE" in line]
+
+
+def test_without_scripts_the_pictures_stay(tmp_path, pages):
+    text = re.sub(r"<script>.*?</script>", "", pages("one_variant"), flags=re.DOTALL)
+    (tmp_path / "page.html").write_text(text)
+    dom, _ = chromium(tmp_path / "page.html", tmp_path / "profile")
+    assert dom.count('class="marks"') == 2 and "goal 5 µs" in dom and "data-charts" not in dom

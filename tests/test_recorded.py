@@ -1,0 +1,122 @@
+"""Recorded evidence: kept by `record`, matched to today's sources, shown stale when they changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evosdpa import evidence, keys
+from evosdpa.config import check
+from workspace import PROJECT
+
+
+@pytest.fixture
+def recorded(workspace):
+    """A workspace whose evidence was recorded and whose own measurements are gone."""
+    workspace.run("record")
+    shutil.rmtree(workspace.folder / "results/cpu")
+    return workspace
+
+
+def aggregate(workspace) -> list[dict[str, str]]:
+    """Run the gap step alone over what is there, as on a machine that measures nothing."""
+    config = check(yaml.safe_load((workspace.folder / "config.yaml").read_text()))
+    plan = {"config": config.model_dump(), "names": ["v0_reference", "v1_scalar"], "device": None, "arch": "sm_90a"}
+    done = subprocess.run([sys.executable, "scripts/build_gap.py", "--plan", json.dumps(plan), "--table", "results/gap.csv", "--json",
+                           "results/gap.json"], cwd=workspace.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    workspace.said = done.stdout
+    return [row for row in workspace.gap() if row["name"] == "v0_reference"]
+
+
+def test_recorded_evidence_fills_in_labelled(recorded):
+    [row] = aggregate(recorded)
+    assert (row["origin"], row["stale"], row["status"]) == ("recorded", "False", "ok")
+    assert float(row["time_us"]) > 0 and row["recorded_on"].endswith("Z")
+
+
+def test_recorded_evidence_of_another_source_is_stale_and_not_ranked(recorded):
+    recorded.edit("kernels/v0_reference.cpp", "#ifndef BLOCK_KV", "struct Edited;\n#ifndef BLOCK_KV")
+    [row] = aggregate(recorded)
+    assert row["stale"] == "True" and row["changed"] == "source"
+    assert row["verdict"] == "" and row["vs_best_rival"] == ""
+
+
+@pytest.mark.parametrize("path, old, new, part", [
+    ("kernels/include/sdpa_host.h", "#pragma once", "#pragma once\nstruct Edited;", "headers"),
+    ("scripts/evosdpa/harness/timing.py", "MIN_SAMPLES = 5", "MIN_SAMPLES = 6", "harness"),
+    ("config.yaml", "cpu_samples: 3", "cpu_samples: 4", "protocol"),
+])
+def test_stale_evidence_says_what_changed(recorded, path, old, new, part):
+    text = (recorded.folder / path).read_text()
+    if old not in text:  # a header guarded by macros instead
+        old, new = "#include", "struct Edited;\n#include"
+    recorded.edit(path, old, new)
+    [row] = aggregate(recorded)
+    assert (row["stale"], row["changed"]) == ("True", part)
+
+
+def test_a_comment_leaves_recorded_evidence_current(recorded):
+    source = recorded.folder / "kernels/v0_reference.cpp"
+    source.write_text(source.read_text().replace("#ifndef BLOCK_KV", "// a comment\n\n#ifndef BLOCK_KV", 1))
+    [row] = aggregate(recorded)
+    assert row["stale"] == "False"
+
+
+def test_measured_here_wins_over_recorded(workspace):
+    workspace.run("record")
+    [row] = aggregate(workspace)
+    assert row["origin"] == "measured"
+
+
+@pytest.mark.parametrize("damage, words", [
+    (lambda text: text[: len(text) // 2], "not valid JSON"),
+    (lambda text: text.replace('"schema_version": 1', '"schema_version": 99'), "schema version 99, this program reads 1"),
+    (lambda text: text.replace('"status": "ok"', '"status": "splendid"', 1), "status: "),
+    (lambda text: text.replace('"timings"', '"timigns"'), "timigns"),
+    (lambda text: "[1, 2]", "not an evidence file"),
+])
+def test_damaged_evidence_is_left_out_with_one_line(recorded, damage, words):
+    path = recorded.folder / "results/recorded/cpu/v0_reference/bench.json"
+    path.write_text(damage(path.read_text()))
+    [row] = aggregate(recorded)
+    assert row["status"] == "not_run" and row["time_us"] == ""
+    assert "results/recorded/cpu/v0_reference/bench.json" in recorded.said and words in recorded.said
+
+
+def test_record_leaves_out_libraries_and_profilers_reports(recorded):
+    kept = {path.name for path in (recorded.folder / "results/recorded/cpu/v0_reference").iterdir()}
+    assert kept == {"build.json", "verify.json", "bench.json", "samples.csv.gz"}
+
+
+def test_record_with_nothing_measured_says_so(workspace):
+    document = workspace.json("results/gap.json")
+    document["provenance"] = []
+    (workspace.folder / "results/gap.json").write_text(json.dumps(document))
+    done = subprocess.run([sys.executable, "scripts/record_evidence.py", "--gap", "results/gap.json"], cwd=workspace.folder,
+                          capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("evo-sdpa: nothing was measured on this machine")
+
+
+RECORDED = sorted((PROJECT / "results/recorded").glob("*/*/*.json"))
+
+
+def test_this_repository_carries_evidence_from_an_h200():
+    names = {path.parent.name for path in RECORDED if path.parent.parent.name == "nvidia-h200"}
+    assert {"v1_scalar", "v2_wmma", "rivals"} <= names
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: "/".join(path.parts[-3:]))
+def test_recorded_files_are_whole(path: Path):
+    record = evidence.read(path, evidence.KINDS[path.stem])
+    assert record.origin in ("recorded", "static") and record.key_parts and record.ended
+    assert record.variant == path.parent.name
+    if path.stem == "bench":
+        assert keys.digest_file(path.with_name(record.samples_file)) == record.samples_sha256
+    assert path.stat().st_size < 512 * 1024
