@@ -14,7 +14,7 @@ levers: {BLOCK_Q: [32, 64, 128], BLOCK_KV: [32, 64], STAGES: [2, 3]}
 //
 // New against v1: tensor cores, and loads that overlap with arithmetic. What is left on the table: for each tile S, P and O
 // make a round trip through shared memory. Fragments whose layout is known (mma.sync) would stay in registers. And nvcc 13.0
-// loads wmma's fp16 fragments with ldmatrix but its bf16 fragments with generic 4-byte loads, so expect bf16 to be slower than fp16.
+// loads wmma's fp16 fragments with ldmatrix but its bf16 fragments with generic 4-byte loads: bf16 should be the slower one.
 
 #include <mma.h>
 #include <stdio.h>
@@ -69,7 +69,9 @@ __device__ void copy_tile_async(T (*smem)[ROW_LENGTH],                          
   }
 }
 
-template <typename T, int DIM> // grid (q tiles, heads_q, batch)
+// Grid (q tiles, heads_q, batch). At least 1 CTA per SM is all that is asked of ptxas: shared memory limits occupancy anyway,
+// and left to its own guess it saves registers until it spills.
+template <typename T, int DIM>
 __global__ void __launch_bounds__(NUM_THREADS, 1) sdpa_wmma(const __grid_constant__ sdpa_problem p) {
   using MatrixA = wmma::fragment<wmma::matrix_a, 16, 16, 16, T, wmma::row_major>;
   using MatrixB = wmma::fragment<wmma::matrix_b, 16, 16, 16, T, wmma::row_major>;
@@ -79,7 +81,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1) sdpa_wmma(const __grid_constan
   extern __shared__ __align__(128) unsigned char shared_memory[];
   using Smem = Shared<T, DIM>;
   Smem &smem = *reinterpret_cast<Smem *>(shared_memory);
-  constexpr int LD_KV = DIM + Smem::PAD, LD_S = BLOCK_KV + Smem::PAD, LD_O = DIM + Smem::PAD;
+  constexpr int LD_KV = DIM + Smem::PAD, LD_S = BLOCK_KV + Smem::PAD, LD_O = DIM + Smem::PAD; // row lengths; P has S's, Q K's
 
   const int batch = blockIdx.z, head = blockIdx.y, kv_head = head / (p.heads_q / p.heads_kv);
   const int q0 = blockIdx.x * BLOCK_Q;

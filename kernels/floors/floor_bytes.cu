@@ -4,18 +4,18 @@ idea: reads q, k and v once and writes o once, 16 bytes a thread and access, wha
 levers: {}
 */
 
-// Attention must read each input and write the output at least once; this kernel does that and nothing else. It is no hard
-// bound for tiled kernels alone: they read K and V once for each query tile and take longer.
+// Attention must read each input and write the output at least once; this kernel does that and nothing else. A kernel that
+// tiles Q moves more, since it reads K and V again for each tile of Q.
 //
-// o becomes q xor (all that the thread read of k and v): the result means nothing, but it depends on what was read, and the
-// loads are volatile besides, so that a thread which writes nothing (seq_q < seq_kv) reads its share all the same.
+// o becomes q xor k xor v, element by element as far as they go: the result means nothing, but it depends on what was read.
+// The loads are volatile besides, so that K and V are read to the end where they are longer than o.
 
 #include <cuda_runtime.h>
 
 #include "sdpa.h"
 
 constexpr int NUM_THREADS = 256;
-constexpr int MAX_CTAS = 2048; // fills every chip of today; what is left over goes round the loops
+constexpr int MAX_CTAS = 2048; // fills every chip of today; larger tensors go round the loop
 
 // Read-only path; volatile: may not be dropped.
 __device__ __forceinline__ uint4 load_16(const uint4 *pointer) {
@@ -26,13 +26,17 @@ __device__ __forceinline__ uint4 load_16(const uint4 *pointer) {
 
 __device__ __forceinline__ uint4 mix(uint4 a, uint4 b) { return make_uint4(a.x ^ b.x, a.y ^ b.y, a.z ^ b.z, a.w ^ b.w); }
 
-// q_vectors and kv_vectors count the 16-byte vectors of q (as of o) and of k (as of v).
+// q_vectors and kv_vectors count the 16-byte vectors of q (as of o) and of k (as of v). The three loads of a turn are under
+// way together.
 __global__ void __launch_bounds__(NUM_THREADS) floor_bytes(const uint4 *q, const uint4 *k, const uint4 *v, uint4 *o,
                                                            int64_t q_vectors, int64_t kv_vectors) {
-  const int64_t first = (int64_t)blockIdx.x * NUM_THREADS + threadIdx.x, step = (int64_t)gridDim.x * NUM_THREADS;
-  uint4 kv = make_uint4(0, 0, 0, 0);
-  for (int64_t i = first; i < kv_vectors; i += step) kv = mix(kv, mix(load_16(k + i), load_16(v + i)));
-  for (int64_t i = first; i < q_vectors; i += step) o[i] = mix(kv, load_16(q + i));
+  const int64_t end = q_vectors > kv_vectors ? q_vectors : kv_vectors;
+  for (int64_t i = (int64_t)blockIdx.x * NUM_THREADS + threadIdx.x; i < end; i += (int64_t)gridDim.x * NUM_THREADS) {
+    uint4 q_i = make_uint4(0, 0, 0, 0), k_i = q_i, v_i = q_i;
+    if (i < q_vectors) q_i = load_16(q + i);
+    if (i < kv_vectors) k_i = load_16(k + i), v_i = load_16(v + i);
+    if (i < q_vectors) o[i] = mix(q_i, mix(k_i, v_i));
+  }
 }
 
 static int64_t vectors(const sdpa_problem &p, int heads, int seq) {

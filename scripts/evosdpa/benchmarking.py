@@ -140,6 +140,7 @@ def summarise(record: Bench, reports: list[dict[str, Any]], rows: list[tuple], n
     launches: dict[tuple[str, str, str], int] = {}
     outputs: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     skips: dict[tuple[str, str], dict[str, Any]] = {}
+    notes: dict[tuple[str, str], str] = {}
     late: dict[tuple[str, str], int] = {}
     for report in reports:
         event, problem = report.get("event"), report.get("problem", "")
@@ -152,6 +153,8 @@ def summarise(record: Bench, reports: list[dict[str, Any]], rows: list[tuple], n
             outputs.setdefault((report["name"], problem, report["mode"]), []).append(report)
         elif event == "skip":
             skips.setdefault((report["name"], problem), report)
+        elif event == "note":
+            notes[(report["name"], problem)] = report["note"]
         elif event == "clocks":
             late[(problem, report["mode"])] = late.get((problem, report["mode"]), 0) + report.get("late", 0)
             record.clocks.append({name: report[name] for name in ("process", "problem", "mode", "before", "after", "late")})
@@ -160,7 +163,7 @@ def summarise(record: Bench, reports: list[dict[str, Any]], rows: list[tuple], n
         for problem in problems:
             for mode in modes:
                 key = (name, problem, mode)
-                timing = Timing(name=name, problem=problem, mode=mode)
+                timing = Timing(name=name, problem=problem, mode=mode, note=notes.get((name, problem), ""))
                 if key in samples:
                     _estimate(timing, samples[key], outputs.get(key, []))
                     timing.launches_per_sample = launches[key]
@@ -175,7 +178,8 @@ def summarise(record: Bench, reports: list[dict[str, Any]], rows: list[tuple], n
         if dropped > LATE_LIMIT * (taken + dropped):
             for timing in record.timings:
                 if (timing.problem, timing.mode) == (problem, mode) and timing.status is Status.OK:
-                    timing.note = f"{dropped} of {taken + dropped} samples of this mode were dropped because the host was late"
+                    timing.note = f"{timing.note}; " if timing.note else ""
+                    timing.note += f"{dropped} of {taken + dropped} samples of this mode were dropped because the host was late"
 
 
 def _estimate(timing: Timing, by_process: dict[int, list[float]], outputs: list[dict[str, Any]]) -> None:

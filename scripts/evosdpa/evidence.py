@@ -197,6 +197,13 @@ class Profile(Head):
     """problem, kernel, grid, block, metrics (name -> value), units (name -> unit)."""
 
 
+class ToolSpeed(Head):
+    """How fast the tool itself is: one entry a benchmark, with what was wanted and whether it was met."""
+
+    kind: Literal["tool_speed"] = "tool_speed"
+    results: dict[str, dict[str, Any]] = {}
+
+
 KINDS: dict[str, type[Head]] = {
     "build": Build, "static": Static, "verify": Verify, "sanitize": Sanitize, "bench": Bench, "profile": Profile,
 }

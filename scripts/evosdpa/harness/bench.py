@@ -18,7 +18,7 @@ import torch
 from evosdpa import problem as problems
 from evosdpa.harness import report
 from evosdpa.harness.compare import compare, pytorch, reference
-from evosdpa.harness.rivals import rivals_for
+from evosdpa.harness.rivals import default_backend, rivals_for
 from evosdpa.harness.subjects import Inputs, LibrarySubject, Refused, RivalSubject, Subject
 from evosdpa.harness.timing import CpuTimer, GpuTimer, clocks_reader
 from evosdpa.problem import Problem
@@ -38,6 +38,8 @@ def _subjects(task: dict[str, Any], inputs: Inputs, send: Any) -> list[Subject]:
             subjects.append(make())
         except Refused as reason:
             send(event="skip", name=name, status="unsupported", reason=str(reason))
+    if "sdpa-default" in task["rivals"]:
+        send(event="note", name="sdpa-default", note=f"PyTorch picks {default_backend(inputs.problem, *inputs.sets[0])}")
     return subjects
 
 

@@ -11,16 +11,13 @@ from evosdpa.harness import report
 from evosdpa.harness.abi import Library
 from evosdpa.harness.cases import Bound, CaseSpec, all_cases
 from evosdpa.harness.compare import compare, pytorch, reference
+from evosdpa.harness.nvtx import launch_range
 
 POISONS = (0xFF, 0x7B)
 """Two fills for output and workspace: NaN, and a large finite number. An answer that differs read what it did not write."""
 
 CPU_REPEAT_LIMIT = 1 << 21
 """Query-key pairs above which a case on the CPU is launched once per poison only: nothing races there."""
-
-
-def _launch(library: Library, bound: Bound, stream: Any) -> None:
-    library.launch(bound.struct, stream.cuda_stream if stream is not None else 0)
 
 
 def check_case(library: Library, spec: CaseSpec, number: int, task: dict[str, Any], stream: Any) -> dict[str, Any]:
@@ -47,7 +44,8 @@ def check_case(library: Library, spec: CaseSpec, number: int, task: dict[str, An
         pattern = POISONS[repeat % 2]
         bound.poison(pattern)
         synchronize()
-        _launch(library, bound, stream)
+        with launch_range("variant", problem.name, "verify"):
+            library.launch(bound.struct, stream.cuda_stream if stream is not None else 0)
         synchronize()
         outside = bound.written_outside(pattern)
         if outside:

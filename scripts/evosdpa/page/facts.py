@@ -84,8 +84,8 @@ def matrices(document: dict[str, Any]) -> list[dict[str, Any]]:
                 cell = found.get(label)
                 mark, text = verdict(_counts(cell)) if cell else (words.mark("not_run"), "")
                 ratio = words.finite(cell.get("worst_ratio")) if cell else None
-                row.append(dict(mark=mark, text=text, ratio=words.number(ratio, ratio / 50 if ratio else None) if ratio is not None else "",
-                                over=ratio is not None and ratio > 1, reason=str(cell.get("reason") or "") if cell else ""))
+                row.append(dict(mark=mark, text=text, ratio=words.allowance(ratio) if ratio is not None else "",
+                                reason=str(cell.get("reason") or "") if cell else ""))
             shown.append(dict(name=name, device=device, cells=row))
         tables.append(dict(axis=axis, title=title, labels=labels, lines=shown, left_out=len(lines) - len(shown)))
     return tables
@@ -129,7 +129,7 @@ def correctness_answer(document: dict[str, Any]) -> str:
         text += f" No case is supported by {words.listed(one.get('name') for one, *_ in refused)}."
     worst = max((ratio for one, *_ in right if (ratio := words.finite(one["correctness"].get("worst_ratio"))) is not None), default=None)
     if worst is not None:
-        text += f" The largest error of those that pass is {words.number(worst, worst / 50 if worst else None)} of what is allowed."
+        text += f" The largest error of those that pass is {words.allowance(worst)} of what is allowed."
     return text
 
 
@@ -227,7 +227,7 @@ def variants(document: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
             times=[_time_cell(row) for row in times], verdict=str((first or {}).get("verdict") or ""), versus=words.versus_rival(first or {}),
             versus_interval=words.interval(*((first or {}).get(key) for key in ("vs_best_rival", "vs_best_rival_low", "vs_best_rival_high"))),
             best_rival=str((first or {}).get("best_rival") or ""), launch=_launch(fact), correct=dict(mark=mark, text=count),
-            worst=words.number(checked.get("worst_ratio")), seed=str(checked.get("seed") if checked.get("seed") is not None else words.NOTHING),
+            worst=words.allowance(checked.get("worst_ratio")), seed=str(checked.get("seed") if checked.get("seed") is not None else words.NOTHING),
             sanitizer=_sanitizer(fact), profile_mark=words.mark(profile_step.get("status"), profile_step.get("stale")),
             profile_reason=str(profile_step.get("reason") or ""), profiles=_profiles(fact), steps=_steps(fact), title=str(fact.get("title") or ""),
             idea=str(fact.get("idea") or ""), parent=str(fact.get("parent") or ""), expects=str(fact.get("expects") or ""), measured=measured,

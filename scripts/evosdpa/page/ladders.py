@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evosdpa.page import words
@@ -71,7 +71,7 @@ class Ladder:
     goal_us: float | None = None
     """The goal's time when it applies to this ladder."""
     question: str = ""
-    answer: str = field(default="")
+    answer: str = ""
 
     def ranked(self, kind: str) -> list[Entry]:
         """Entries of a kind that count, the fastest first."""
@@ -143,7 +143,7 @@ def ladder(document: dict[str, Any], device: str, problem: str, mode: str) -> La
     made = Ladder(id=f"{device}-{problem}-{mode}", device=device, device_words=words.device_words(entry), problem=problem, mode=mode,
                   entries=entries(rows), goal_us=words.finite(goal.get("time_us")) if applies else None,
                   question=f"{mode.capitalize()}: {MODES.get(mode, 'how fast is each?')}")
-    return Ladder(**{**made.__dict__, "answer": answer(made)})
+    return replace(made, answer=answer(made))
 
 
 def modes(document: dict[str, Any], device: str, problem: str) -> list[str]:

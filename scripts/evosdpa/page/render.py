@@ -75,7 +75,8 @@ def still(spec: dict[str, Any], name: str) -> Markup:
 def figure(name: str, question: str, answer: str, spec: dict[str, Any] | None, ladder: ladders.Ladder | None = None) -> dict[str, Any]:
     """A chart for the template: question, answer, specification, picture and the rungs of the table under it."""
     name = facts.slug(name)
-    return dict(id=name, question=question, answer=answer, spec=spec and json_block(spec), still=spec and still(spec, name), ladder=ladder)
+    return dict(id=name, question=question, answer=answer, spec=spec and json_block(spec), still=spec and still(spec, name), ladder=ladder,
+                drawn=len(charts.rungs(ladder.entries)) if ladder else 0)
 
 
 def goal_figures(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -131,14 +132,17 @@ def headline(document: dict[str, Any]) -> dict[str, Any]:
     entry = next((one for one in document["devices"] if one.get("slug") == device), {"slug": device})
     name, origins = words.device_words(entry), entry.get("origins") or []
     state, sentence = ladders.goal_verdict(document)
+    recorded = f"GPU results are recorded on {name} on {words.date(entry.get('newest'))}." if device != "cpu" and "recorded" in origins else ""
     notice = ""
-    if not document["this_device"]:
-        if device and device != "cpu" and "recorded" in origins:
-            notice = f"No GPU is measured on this machine. GPU results are recorded on {name} on {words.date(entry.get('newest'))}."
-        elif device == "cpu":
-            notice = "No GPU is measured on this machine and none is recorded. Every time on this page is a CPU’s; variants for GPUs are compiled and inspected."
-        else:
-            notice = "Nothing is measured on this machine and nothing is recorded."
+    if document["this_device"]:
+        if "measured" not in origins:
+            notice = f"Nothing is measured on this machine’s {name} yet. {recorded}".strip()
+    elif recorded:
+        notice = f"No GPU is measured on this machine. {recorded}"
+    elif device == "cpu":
+        notice = "No GPU is measured on this machine and none is recorded. Every time on this page is a CPU’s; variants for GPUs are compiled and inspected."
+    else:
+        notice = "Nothing is measured on this machine and nothing is recorded."
     waiting = [fact for fact in document["variants"] if not fact.get("on_cpu") and fact.get("status") == "not_run"]
     if notice and waiting:
         notice += f" Not run: {words.listed((fact.get('name') for fact in waiting), 6)}."

@@ -115,6 +115,14 @@ def versus_rival(row: dict[str, Any]) -> str:
     return number(ratio, half_width(row.get("vs_best_rival_low"), row.get("vs_best_rival_high"))) + (TIMES if ratio is not None else "")
 
 
+def allowance(ratio: Any) -> str:
+    """An error over what is allowed: two decimals around the limit of 1, three digits far beyond it."""
+    ratio = finite(ratio)
+    if ratio is None:
+        return NOTHING
+    return f"{ratio:.2f}" if ratio < 10 else number(ratio)
+
+
 def percent(share: Any) -> str:
     """A share (0 to 1) as a percentage of three digits at most."""
     share = finite(share)
