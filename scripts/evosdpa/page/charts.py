@@ -66,8 +66,9 @@ def _rung(place: int, entry: Entry) -> dict[str, Any]:
     state = "" if entry.ranked else f"{entry.mark.glyph} {entry.mark.text}"
     low, high = words.finite(row.get("ci_low_us")), words.finite(row.get("ci_high_us"))
     place_text = f"{entry.rank}. " if entry.rank else ""
+    bounded = time and low and low > 0
     return dict(
-        place=place, kind=entry.kind, ranked=entry.ranked, time=time, low=low if time and low and low > 0 else None, high=high if time and low and low > 0 else None,
+        place=place, kind=entry.kind, ranked=entry.ranked, time=time, low=low if bounded else None, high=high if bounded else None,
         label=f"{place_text}{entry.name} · {entry.kind}", value=" ".join(filter(None, [shown, state])),
         name=entry.name, interval=f"{ends} µs" if ends else "none", status=entry.mark.text, why=words.clip(entry.why, 160))
 
@@ -108,7 +109,8 @@ def _marker(at: float, text: str, share: float, colour: str) -> list[alt.Chart]:
     one = alt.InlineData(values=[{"at": at, "text": text}])
     return [
         alt.Chart(one).mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=colour).encode(x="at:Q"),
-        alt.Chart(one).mark_text(align=align, baseline="bottom", color=colour, fontSize=11, fontWeight="bold").encode(x="at:Q", y=alt.value(-5), text="text:N"),
+        alt.Chart(one).mark_text(align=align, baseline="bottom", color=colour, fontSize=11, fontWeight="bold").encode(
+            x="at:Q", y=alt.value(-5), text="text:N"),
     ]
 
 
