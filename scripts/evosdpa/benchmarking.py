@@ -123,9 +123,11 @@ def _measure(record: Bench, config: Config, on_cpu: bool, libraries: dict[str, P
             reports += outcome.reports
             if outcome.status is not Status.OK:
                 failure = outcome
-                if gpu and not isolate.device_is_healthy():
+                if on_cpu or outcome.status is Status.TIMEOUT:
+                    break
+                if not isolate.device_is_healthy(machine.visible(gpu)):
                     outcome.reason += "; afterwards the GPU did not answer a health check"
-                break
+                    break
             progress.step(group[-1] + 1)
     for start in (one for one in reports if one.get("event") == "start"):
         record.tools.update({"torch": start["torch"], **start["rivals"]})
@@ -139,7 +141,7 @@ def summarise(record: Bench, reports: list[dict[str, Any]], rows: list[tuple], n
     samples: dict[tuple[str, str, str], dict[int, list[float]]] = {}
     launches: dict[tuple[str, str, str], int] = {}
     outputs: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    skips: dict[tuple[str, str], dict[str, Any]] = {}
+    skips: dict[tuple[str, str, str], dict[str, Any]] = {}
     notes: dict[tuple[str, str], str] = {}
     late: dict[tuple[str, str], int] = {}
     for report in reports:
@@ -152,7 +154,7 @@ def summarise(record: Bench, reports: list[dict[str, Any]], rows: list[tuple], n
         elif event == "output":
             outputs.setdefault((report["name"], problem, report["mode"]), []).append(report)
         elif event == "skip":
-            skips.setdefault((report["name"], problem), report)
+            skips.setdefault((report["name"], problem, report.get("mode", "")), report)
         elif event == "note":
             notes[(report["name"], problem)] = report["note"]
         elif event == "clocks":
@@ -167,8 +169,7 @@ def summarise(record: Bench, reports: list[dict[str, Any]], rows: list[tuple], n
                 if key in samples:
                     _estimate(timing, samples[key], outputs.get(key, []))
                     timing.launches_per_sample = launches[key]
-                elif (name, problem) in skips:
-                    skip = skips[name, problem]
+                elif skip := skips.get(key) or skips.get((name, problem, "")):
                     timing.status, timing.reason = Status(skip["status"]), skip["reason"]
                 else:
                     timing.status, timing.reason = Status.NOT_RUN, "no sample was taken"

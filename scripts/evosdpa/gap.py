@@ -37,7 +37,7 @@ COLUMNS = {
     "ci_high_us": "upper end of it",
     "tflops": "useful operations (4 x head_dim per query-key pair) over time, in 1e12 per second",
     "vs_goal": "time over the goal's time; only on the goal's problem",
-    "vs_best_rival": "time over the best rival's, through the anchor timed in both runs",
+    "vs_best_rival": "time over the best rival's, through the anchor timed in both runs; not in mode eager, where a rival also allocates its output",
     "vs_best_rival_low": "lower end of its 95 % interval",
     "vs_best_rival_high": "upper end of it",
     "best_rival": "the fastest rival that is ok, same device, problem and mode",
@@ -242,7 +242,7 @@ class Gap:
             row = self._row(kind, device, piece, timing)
             if kind == "rival" and timing.time_us:
                 best = self._best_rival(rivals, timing.problem, timing.mode)
-                if best is not None:
+                if best is not None and len(best.process_medians_us) == len(timing.process_medians_us):
                     row["best_rival"] = best.name
                     self._compare(row, stats.ratio_within(timing.process_medians_us, best.process_medians_us), best.name == timing.name)
                 self._floor(row, timing, piece.record.timings)
@@ -282,11 +282,11 @@ class Gap:
     def _against_rivals(self, row: dict[str, Any], timing: Timing, bench: Bench, rivals: Chain | None) -> None:
         """Ratio to the best rival: (variant / anchor) of this run times (anchor / rival) of the rivals' run."""
         best = self._best_rival(rivals, timing.problem, timing.mode)
-        if best is None or row["stale"]:
-            return
+        if best is None or row["stale"] or timing.mode == "eager":
+            return  # eager: a variant writes into a given output, a rival allocates its own; the times stand, a verdict would not
 
         def anchor(timings: Iterable[Timing]) -> Timing | None:
-            return next((one for one in timings if one.name == benchmarking.ANCHOR and one.time_us
+            return next((one for one in timings if one.name == benchmarking.ANCHOR and one.status is Status.OK
                          and (one.problem, one.mode) == (timing.problem, timing.mode)), None)
 
         here, there = anchor(bench.anchors), anchor(rivals.get("bench").timings)

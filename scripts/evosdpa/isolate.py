@@ -146,7 +146,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         pass
 
 
-def device_is_healthy(timeout_s: float = 60) -> bool:
-    """Whether a fresh process can still run a kernel on the GPU: asked after a process there was killed."""
+def device_is_healthy(env: dict[str, str], timeout_s: float = 60) -> bool:
+    """Whether a fresh process can still run a kernel on the GPU that `env` shows it: asked after a process there was killed."""
     code = "import torch; x = torch.ones(1024, device='cuda'); assert float((x + x).sum()) == 2048"
-    return run([sys.executable, "-c", code], timeout_s).status is Status.OK
+    return run([sys.executable, "-c", code], timeout_s, env=env).status is Status.OK

@@ -28,6 +28,9 @@ _C_TOKENS = re.compile(
 )
 
 
+_MODULE = re.compile(rf"{PACKAGE.name}(\.\w+)+")
+
+
 def digest(data: str | bytes) -> str:
     """SHA-256, the first 16 hexadecimal digits: enough to tell versions apart, short enough to read."""
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]
@@ -90,6 +93,8 @@ def imports(module: Path) -> tuple[Path, ...]:
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _MODULE.fullmatch(node.value):
+                names = [node.value]  # imported by name, because it may be missing where it cannot run
             for name in names:
                 if name.split(".")[0] != PACKAGE.name:
                     continue
@@ -103,9 +108,9 @@ def imports(module: Path) -> tuple[Path, ...]:
 
 @cache
 def harness(worker: str) -> str:
-    """Digest of the code that decides a step's numbers: harness/<worker>.py and what it imports from harness/."""
+    """Digest of the code that decides a step's numbers: harness/<worker>.py, what it imports from harness/, and problem.py."""
     module = PACKAGE / "harness" / f"{worker}.py"
-    files = [module] + [path for path in imports(module) if path.parent == module.parent]
+    files = [module] + [path for path in imports(module) if path.parent == module.parent or path.name == "problem.py"]
     return digest("\n".join(f"{path.name}\n{strip_python(path.read_text())}" for path in sorted(files)))
 
 

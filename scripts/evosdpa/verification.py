@@ -56,7 +56,7 @@ def verify_variant(variant: Variant, config: Config, device: str, build: Build, 
     with machine.lock(gpu.uuid if gpu else "cpu"):
         outcome = isolate.run(isolate.python_worker("verify"), config.verify.timeout_s, task, on_report,
                               machine.visible(gpu))
-        if outcome.status is not Status.OK and gpu and not isolate.device_is_healthy():
+        if outcome.status is not Status.OK and gpu and not isolate.device_is_healthy(machine.visible(gpu)):
             outcome.reason += "; afterwards the GPU did not answer a health check"
     judge(record, outcome, running)
     record.ended = evidence.now()

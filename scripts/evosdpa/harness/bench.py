@@ -8,6 +8,7 @@ worker forks one child an index, which saves importing PyTorch each time.
 from __future__ import annotations
 
 import os
+import random
 import sys
 import traceback
 from functools import partial
@@ -20,7 +21,7 @@ from evosdpa.harness import report
 from evosdpa.harness.compare import compare, pytorch, reference
 from evosdpa.harness.rivals import default_backend, rivals_for
 from evosdpa.harness.subjects import Inputs, LibrarySubject, Refused, RivalSubject, Subject
-from evosdpa.harness.timing import CpuTimer, GpuTimer, clocks_reader
+from evosdpa.harness.timing import CpuTimer, GpuTimer, clocks_reader, first_line
 from evosdpa.problem import Problem
 
 
@@ -38,6 +39,8 @@ def _subjects(task: dict[str, Any], inputs: Inputs, send: Any) -> list[Subject]:
             subjects.append(make())
         except Refused as reason:
             send(event="skip", name=name, status="unsupported", reason=str(reason))
+        except Exception as error:  # one that breaks must not end the others
+            send(event="skip", name=name, status="error", reason=first_line(error))
     if "sdpa-default" in task["rivals"]:
         send(event="note", name="sdpa-default", note=f"PyTorch picks {default_backend(inputs.problem, *inputs.sets[0])}")
     return subjects
@@ -53,7 +56,11 @@ def _affordable(subjects: list[Subject], timer: Any, task: dict[str, Any], probl
     limit_us = task["max_call_s"] * 1e6
     for subject in subjects:
         expected = rates.get(subject.name, 0.0) * problem.flops
-        took = expected if expected > 2 * limit_us else timer.single_us(subject)
+        try:
+            took = expected if expected > 2 * limit_us else timer.single_us(subject)
+        except Exception as error:  # one that breaks must not end the others
+            send(event="skip", name=subject.name, status="error", reason=first_line(error))
+            continue
         if took > limit_us:
             how = "would take about" if took == expected else "took"
             send(event="skip", name=subject.name, status="not_run",
@@ -65,23 +72,42 @@ def _affordable(subjects: list[Subject], timer: Any, task: dict[str, Any], probl
 
 
 class _Judge:
-    """Compares what timed launches left behind with the float64 reference of input set 0, computed once a problem."""
+    """Compares what timed launches left behind with the float64 reference of their input set.
 
-    def __init__(self, inputs: Inputs, tolerance: float) -> None:
+    Outputs were poisoned just before the clock ran, so all of them must be finite; set 0 and some drawn at random are compared
+    in full. References are kept: every mode asks for set 0.
+    """
+
+    DRAWN = 2
+
+    def __init__(self, inputs: Inputs, tolerance: float, seed: int) -> None:
         self._inputs, self._tolerance = inputs, tolerance
-        self._expected: torch.Tensor | None = None
+        self._random = random.Random(seed)
+        self._references: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def check(self, subjects: list[Subject], send: Any) -> None:
-        """Report each subject's output as right or wrong."""
-        problem, tensors = self._inputs.problem, self._inputs.sets[0]
+    def _reference(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if index not in self._references:
+            problem, tensors = self._inputs.problem, self._inputs.sets[index]
+            self._references[index] = reference(problem, *tensors), pytorch(problem, *tensors)
+        return self._references[index]
+
+    def _fault(self, subject: Subject, sets: int, compared: list[int]) -> str:
+        for index in range(sets):
+            if not bool(torch.isfinite(subject.output(index)).all()):
+                return f"input set {index} of {sets}: the timed launches left values that are not finite"
+        for index in compared:
+            judged = compare(self._inputs.problem, subject.output(index), *self._reference(index), self._tolerance)
+            if judged.reason:
+                return f"input set {index} of {sets}: {judged.reason}"
+        return ""
+
+    def check(self, subjects: list[Subject], sets: int, send: Any) -> None:
+        """Report each subject's outputs of `sets` input sets as right or wrong."""
+        compared = [0, *self._random.sample(range(1, sets), min(self.DRAWN, sets - 1))]
         for subject in subjects:
-            if not subject.checked:
-                continue
-            if self._expected is None:
-                self._expected = reference(problem, *tensors)
-                self._own = pytorch(problem, *tensors)
-            judged = compare(problem, subject.output(0), self._expected, self._own, self._tolerance)
-            send(event="output", name=subject.name, ok=not judged.reason, reason=judged.reason)
+            if subject.checked:
+                fault = self._fault(subject, sets, compared)
+                send(event="output", name=subject.name, ok=not fault, reason=fault)
 
 
 def measure(task: dict[str, Any], process: int) -> None:
@@ -107,11 +133,8 @@ def measure(task: dict[str, Any], process: int) -> None:
         wanted = set(task["libraries"]) - set(task["floors"])
         if wanted and not wanted & set(rough):
             continue  # the anchors alone are not worth the time
-        judge = _Judge(inputs, task["tolerance"])
+        judge = _Judge(inputs, task["tolerance"], task["seed"])
         for mode in task["modes"]:
-            for subject in subjects:
-                if isinstance(subject, LibrarySubject):
-                    subject.poison()
             before = read_clocks()
             late = timer.late
             rows: dict[str, list[float]] = {}
@@ -120,7 +143,9 @@ def measure(task: dict[str, Any], process: int) -> None:
             for subject_name, times in rows.items():
                 send(event="samples", mode=mode, name=subject_name, times_us=times, launches=timer.launches[subject_name])
             send(event="clocks", mode=mode, before=before, after=read_clocks(), late=timer.late - late)
-            judge.check(subjects, partial(send, mode=mode))
+            for subject_name, reason in timer.failures.items():
+                send(event="skip", mode=mode, name=subject_name, status="error", reason=reason)
+            judge.check([subject for subject in subjects if subject.name in rows], timer.sets_for(problem, mode), partial(send, mode=mode))
         del subjects, inputs, judge
         if task["device"] == "cuda":
             torch.cuda.empty_cache()

@@ -52,6 +52,10 @@ class Subject:
         """The output of the last launch of set `index`."""
         raise NotImplementedError
 
+    def poison(self) -> None:
+        """Fill every output there is with NaN, on the current stream."""
+        raise NotImplementedError
+
 
 class LibrarySubject(Subject):
     """A variant or floor behind the C contract. Raises Refused when it does not take the problem."""
@@ -63,7 +67,9 @@ class LibrarySubject(Subject):
         self._structs: list[SdpaProblem] = []
         self._outputs: list[torch.Tensor] = []
         self._workspace: torch.Tensor | None = None
-        refusal = self._library.supports(self._struct(0))
+        struct = struct_for(inputs.problem)
+        struct.q, struct.k, struct.v = (tensor.data_ptr() for tensor in inputs.sets[0])
+        refusal = self._library.supports(struct)
         if refusal:
             raise Refused(refusal)
 
@@ -89,7 +95,7 @@ class LibrarySubject(Subject):
         self._library.launch(self._struct(index), stream)
 
     def poison(self) -> None:
-        """Fill every output with NaN."""
+        """Fill every output with NaN, on the current stream."""
         for output in self._outputs:
             output.fill_(float("nan"))
 
@@ -121,6 +127,11 @@ class RivalSubject(Subject):
         """Enqueue one forward of set `index`. The output is kept until the next launch of this set, so that sets do not share
         memory and stream mode really rotates outputs."""
         self._outputs[index] = self._call(index)()
+
+    def poison(self) -> None:
+        """Fill the last output of each set with NaN, on the current stream; after a capture those are the graph's own."""
+        for output in self._outputs.values():
+            output.fill_(float("nan"))
 
     def output(self, index: int) -> torch.Tensor:
         """The output of the last launch of set `index`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import math
 import os
 import random
@@ -49,6 +51,12 @@ def samples_for(single_us: float, launches: int, wanted: int, budget_s: float) -
     return max(MIN_SAMPLES, min(wanted, int(budget_s * 1e6 / max(single_us * launches, 1e-3))))
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, with its class when there is none."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
 class GpuTimer:
     """CUDA events around graph replays and single launches, on a stream of its own."""
 
@@ -63,6 +71,8 @@ class GpuTimer:
         """Samples dropped because the host had not queued everything before the GPU was ready."""
         self.launches: dict[str, int] = {}
         self._ahead: dict[str, int] = {}
+        self.failures: dict[str, str] = {}
+        """Subjects that could not be timed in the last call of samples(), with the reason."""
 
     def sets_for(self, problem: Problem, mode: str) -> int:
         """Input sets that a mode needs for a problem."""
@@ -90,15 +100,39 @@ class GpuTimer:
                 subject.launch(index)  # everything lazy happens before the capture
             self.stream.synchronize()
             # Not torch.cuda.graph(): it collects garbage and empties PyTorch's cache each time, which costs more than the capture.
+            # No garbage collection inside: destroying a CUDA object while capturing would invalidate the graph.
+            gc.disable()
             graph.capture_begin()
             try:
                 for index in indexes:
                     subject.launch(index)
-            finally:
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # it would hide what went wrong
+                    graph.capture_end()
+                raise
+            else:
                 graph.capture_end()
+            finally:
+                gc.enable()
             graph.replay()
             self.stream.synchronize()
         return graph
+
+    def _prepared(self, subjects: list[Subject], prepare: Callable[[Subject], None]) -> list[Subject]:
+        """The subjects for which `prepare` went well; the others' reasons go into `failures`. Their outputs are then poisoned, so
+        that only timed launches can make them right."""
+        good = []
+        for subject in subjects:
+            try:
+                prepare(subject)
+                good.append(subject)
+            except Exception as error:  # whatever a rival raises here must not end the others
+                self.failures[subject.name] = first_line(error)
+        with torch.cuda.stream(self.stream):
+            for subject in good:
+                subject.poison()
+            self.stream.synchronize()
+        return good
 
     def _timed(self, name: str, enqueue: Callable[[], None], before: Callable[[], None] | None = None) -> float | None:
         """Microseconds between two events around `enqueue`; None when the GPU was ready before the host had queued it all."""
@@ -131,13 +165,17 @@ class GpuTimer:
         """Modes warm (one set) and stream (rotating sets): graph replay time over launches in it."""
         graphs: dict[str, torch.cuda.CUDAGraph] = {}
         slowest = 0.0
-        for subject in subjects:
+
+        def prepare(subject: Subject) -> None:
+            nonlocal slowest
             trial = self._capture(subject, [0] * TRIAL_LAUNCHES)
             single = self._graph_us(subject.name, trial) / TRIAL_LAUNCHES
             count = math.ceil(launches_for(single, self._task["replay_us"]) / sets) * sets
             graphs[subject.name] = self._capture(subject, [number % sets for number in range(count)])
             self.launches[subject.name] = count
             slowest = max(slowest, single * count)
+
+        subjects = self._prepared(subjects, prepare)
         rounds = samples_for(slowest, 1, self._task["samples"], self._task["mode_budget_s"])
         for number in range(rounds):
             for subject in self._random.sample(subjects, len(subjects)):
@@ -149,11 +187,14 @@ class GpuTimer:
     def cold_samples(self, subjects: list[Subject], sets: int, problem: Problem, single_us: float) -> Iterator[Sample]:
         """Mode cold: one launch between two events after the L2 cache was overwritten. Contains about 2 us of event overhead."""
         rounds = samples_for(single_us, 1, self._task["samples"], self._task["mode_budget_s"])
-        with torch.cuda.stream(self.stream):
-            for subject in subjects:
+
+        def prepare(subject: Subject) -> None:
+            with torch.cuda.stream(self.stream):
                 for index in range(sets):
                     subject.launch(index)  # everything lazy happens before the clock runs
-            self.stream.synchronize()
+                self.stream.synchronize()
+
+        subjects = self._prepared(subjects, prepare)
 
         def flush() -> None:
             self._driver.cuCtxResetPersistingL2Cache()
@@ -171,6 +212,13 @@ class GpuTimer:
         """Mode eager: wall time of a loop of calls from Python to the end of the last, over their number."""
         calls = max(2, min(EAGER_CALLS, int(self._task["mode_budget_s"] * 1e6 / max(1.0, single_us) / MIN_SAMPLES)))
         rounds = samples_for(single_us, calls, 10, self._task["mode_budget_s"])
+
+        def prepare(subject: Subject) -> None:
+            with torch.cuda.stream(self.stream):
+                subject.launch(0)
+                self.stream.synchronize()
+
+        subjects = self._prepared(subjects, prepare)
         for subject in subjects:
             self.launches[subject.name] = calls
         for number in range(rounds):
@@ -186,6 +234,7 @@ class GpuTimer:
     def samples(self, subjects: list[Subject], mode: str, problem: Problem, inputs: Inputs, single_us: float) -> Iterator[Sample]:
         """Samples of all subjects in one mode."""
         sets = self.sets_for(problem, mode)
+        self.failures = {}
         inputs.grow(sets, self._task["seed"])
         torch.cuda.synchronize()  # inputs and poison were written on another stream
         if mode in ("warm", "stream"):
@@ -203,6 +252,11 @@ class CpuTimer:
         self._random = random.Random(task["seed"])
         self.late = 0
         self.launches: dict[str, int] = {}
+        self.failures: dict[str, str] = {}
+
+    def sets_for(self, problem: Problem, mode: str) -> int:
+        """Input sets that a mode needs: one."""
+        return 1
 
     def single_us(self, subject: Subject) -> float:
         """Time of one call, microseconds; also the warm-up."""
@@ -214,6 +268,7 @@ class CpuTimer:
         """Samples of all subjects, interleaved."""
         for subject in subjects:
             self.launches[subject.name] = launches_for(self.single_us(subject), self._task["replay_us"])
+            subject.poison()  # only timed launches can make the outputs right
         for number in range(self._task["samples"]):
             for subject in self._random.sample(subjects, len(subjects)):
                 calls = self.launches[subject.name]

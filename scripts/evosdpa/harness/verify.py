@@ -16,8 +16,41 @@ from evosdpa.harness.nvtx import launch_range
 POISONS = (0xFF, 0x7B)
 """Two fills for output and workspace: NaN, and a large finite number. An answer that differs read what it did not write."""
 
+STREAM_DELAY_CYCLES = 2_000_000
+"""About a millisecond: long beside any launch of a case."""
+
 CPU_REPEAT_LIMIT = 1 << 21
 """Query-key pairs above which a case on the CPU is launched once per poison only: nothing races there."""
+
+
+def _launch(library: Library, bound: Bound, stream: Any) -> None:
+    with launch_range("variant", "case", "verify"):
+        library.launch(bound.struct, stream.cuda_stream if stream is not None else 0)
+
+
+def _keeps_to_its_stream(library: Library, bound: Bound, expected: torch.Tensor, stream: Any) -> bool:
+    """Queue a delay, poison, launch and copy on one stream: work done too early is poisoned, work done too late is not copied."""
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(STREAM_DELAY_CYCLES)
+        bound.poison(POISONS[0])
+        _launch(library, bound, stream)
+        output = bound.output.data.clone()
+    torch.cuda.synchronize()
+    return torch.equal(output, expected)
+
+
+def _follows_its_inputs(library: Library, bound: Bound, expected: torch.Tensor, stream: Any, synchronize: Any) -> bool:
+    """The same pointers with -v in place of v must give minus the answer, exactly: rounding is symmetric. v is restored."""
+    v = bound.inputs[2].data
+    v.neg_()
+    bound.poison(POISONS[0])
+    synchronize()
+    _launch(library, bound, stream)
+    synchronize()
+    output = bound.output.data.clone()
+    v.neg_()
+    return torch.equal(output, -expected)
 
 
 def check_case(library: Library, spec: CaseSpec, number: int, task: dict[str, Any], stream: Any) -> dict[str, Any]:
@@ -44,8 +77,7 @@ def check_case(library: Library, spec: CaseSpec, number: int, task: dict[str, An
         pattern = POISONS[repeat % 2]
         bound.poison(pattern)
         synchronize()
-        with launch_range("variant", problem.name, "verify"):
-            library.launch(bound.struct, stream.cuda_stream if stream is not None else 0)
+        _launch(library, bound, stream)
         synchronize()
         outside = bound.written_outside(pattern)
         if outside:
@@ -59,6 +91,10 @@ def check_case(library: Library, spec: CaseSpec, number: int, task: dict[str, An
     for name, tensor, snapshot in zip("qkv", bound.inputs, before):
         if not torch.equal(tensor.snapshot(), snapshot):
             return failed(f"changed its input {name}")
+    if stream is not None and not _keeps_to_its_stream(library, bound, outputs[0], stream):
+        return failed("did not do its work on the stream that it was given")
+    if not _follows_its_inputs(library, bound, outputs[0], stream, synchronize):
+        return failed("negating v did not negate the output: it does not read its inputs anew on each call")
     q, k, v = (tensor.data for tensor in bound.inputs)
     expected = reference(problem, q, k, v)
     judged = compare(problem, outputs[0], expected, pytorch(problem, q, k, v), task["tolerance"])
