@@ -87,7 +87,7 @@ rule inspect:
         "results/build/{arch}/{variant}/static.json",
     params:
         code=plan.code("inspect_variant"),
-        settings=plan.inspect_settings,
+        settings=plan.inspect_settings(),
     log:
         "results/logs/{arch}/{variant}/inspect.log",
     shell:
@@ -217,7 +217,7 @@ rule rivals:
 
 rule gap:
     input:
-        evidence=plan.evidence(),
+        evidence=plan.evidence_files(),
         recorded=plan.recorded(),
         sources=plan.all_sources(),
     output:

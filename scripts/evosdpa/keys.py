@@ -75,6 +75,12 @@ def strip_python(text: str) -> str:
     return "\n".join(line.rstrip() for line in "".join(lines).splitlines() if line.strip())
 
 
+@cache
+def stripped_python(path: Path) -> str:
+    """strip_python of a file."""
+    return strip_python(path.read_text())
+
+
 def _column(lines: list[str], line: int, byte_offset: int) -> int:
     """Characters before a position that `ast` gives in UTF-8 bytes."""
     return len(lines[line - 1].encode()[:byte_offset].decode())
@@ -111,7 +117,7 @@ def harness(worker: str) -> str:
     """Digest of the code that decides a step's numbers: harness/<worker>.py, what it imports from harness/, and problem.py."""
     module = PACKAGE / "harness" / f"{worker}.py"
     files = [module] + [path for path in imports(module) if path.parent == module.parent or path.name == "problem.py"]
-    return digest("\n".join(f"{path.name}\n{strip_python(path.read_text())}" for path in sorted(files)))
+    return digest("\n".join(f"{path.name}\n{stripped_python(path)}" for path in sorted(files)))
 
 
 def protocol(settings: Any) -> str:

@@ -136,6 +136,7 @@ def host_compiler() -> str | None:
     return shutil.which(os.environ.get("CXX") or "g++")
 
 
+@functools.cache
 def compiler_identity(cuda: bool) -> str:
     """What the build key says of the compiler: `nvcc 13.0.88` or `g++ 12.2.0`; `missing` when there is none."""
     path = tool("nvcc") if cuda else host_compiler()
@@ -158,6 +159,7 @@ def cuda_include() -> Path | None:
     return None
 
 
+@functools.cache
 def cpu_name() -> str:
     """Model of the CPU, as the kernel tells it."""
     try:

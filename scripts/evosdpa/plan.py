@@ -110,6 +110,7 @@ class Plan:
         """Path of a variant's library."""
         return str(self.build_folder(name) / "kernel.so")
 
+    @functools.cache
     def floors(self, on_cpu: bool) -> list[str]:
         """Names of the floors for a kind of device."""
         return [name for name in variants.floors() if self.variant(name).on_cpu == on_cpu]
@@ -140,6 +141,10 @@ class Plan:
         """All evidence of this machine."""
         return [path for name in self.names for path in self.chain(name)] + self.rival_files()
 
+    def evidence_files(self) -> list[str]:
+        """The evidence of this machine that the gap reads: the JSON files."""
+        return [path for path in self.evidence() if path.endswith(".json")]
+
     def recorded(self) -> list[str]:
         """All recorded evidence."""
         return sorted(str(path) for path in RECORDED.glob("**/*.json"))
@@ -158,7 +163,7 @@ class Plan:
         if script in WORKERS:
             module = keys.PACKAGE / "harness" / f"{WORKERS[script]}.py"
             found |= {module, *keys.imports(module)}
-        texts = [f"{path.name}\n{keys.strip_python(path.read_text())}" for path in sorted(found)]
+        texts = [f"{path.name}\n{keys.stripped_python(path)}" for path in sorted(found)]
         texts += [path.read_text() for path in sorted(path for name in DATA.get(script, ()) for path in keys.PACKAGE.glob(name))]
         return keys.digest("\n".join(texts))
 
@@ -193,43 +198,58 @@ class Plan:
 
     # What parameters decide a job
 
-    def _settings(self, sections: dict[str, Any], name: str | None = None) -> str:
-        if name is not None and name in self.config.variants:
-            sections["variants"] = {name: self.config.variants[name].model_dump(exclude={"required"})}
+    @functools.cache
+    def _sections(self, step: str) -> dict[str, Any]:
+        """What of config.yaml decides a step, the variant's own entry apart."""
+        config = self.config
+        return {
+            "compile": lambda: {"compile": config.compile.model_dump()},
+            "verify": lambda: {"verify": config.verify.model_dump()},
+            "sanitize": lambda: {"sanitize": config.sanitize.model_dump()},
+            "bench": lambda: {"bench": config.bench.model_dump(), "verify": {"tolerance": config.verify.tolerance},
+                              "problems": config.problems, "goal": {"problem": config.goal.problem}},
+            "profile": lambda: {"profile": config.profile.model_dump()},
+        }[step]()
+
+    @functools.cache
+    def _settings(self, step: str, name: str | None) -> str:
+        sections = self._sections(step)
+        if name is not None:
+            sections = {**sections, "variants": {name: self.config.variants[name].model_dump(exclude={"required"})}}
         return json.dumps(sections, sort_keys=True)
 
+    def _settings_for(self, step: str, wildcards: Any) -> str:
+        """A step's settings; a variant without an entry of its own shares them with all the others."""
+        name = getattr(wildcards, "variant", None)
+        return self._settings(step, name if name in self.config.variants else None)
+
     def compile_settings(self, wildcards: Any) -> str:
-        """Settings and toolchain that decide a binary."""
-        variant = self.variant(wildcards.variant)
-        return self._settings({"compile": self.config.compile.model_dump()}, variant.name)
+        """Settings that decide a binary."""
+        return self._settings_for("compile", wildcards)
 
     def compiler(self, wildcards: Any) -> str:
         """The compiler that a variant gets: another version means another binary."""
         return machine.compiler_identity(cuda=not self.variant(wildcards.variant).on_cpu)
 
-    def inspect_settings(self, wildcards: Any) -> str:
+    def inspect_settings(self) -> str:
         """Settings that decide static facts."""
         return json.dumps({"problems": self.config.problems, "goal": {"problem": self.config.goal.problem}}, sort_keys=True)
 
     def verify_settings(self, wildcards: Any) -> str:
         """Settings that decide a verdict."""
-        return self._settings({"verify": self.config.verify.model_dump()}, wildcards.variant)
+        return self._settings_for("verify", wildcards)
 
     def sanitize_settings(self, wildcards: Any) -> str:
         """Settings of the sanitizer."""
-        return self._settings({"sanitize": self.config.sanitize.model_dump()}, wildcards.variant)
+        return self._settings_for("sanitize", wildcards)
 
     def bench_settings(self, wildcards: Any) -> str:
         """Settings that decide times."""
-        sections = {
-            "bench": self.config.bench.model_dump(), "verify": {"tolerance": self.config.verify.tolerance},
-            "problems": self.config.problems, "goal": {"problem": self.config.goal.problem},
-        }
-        return self._settings(sections, getattr(wildcards, "variant", None))
+        return self._settings_for("bench", wildcards)
 
     def profile_settings(self, wildcards: Any) -> str:
         """Settings of the profiler."""
-        return self._settings({"profile": self.config.profile.model_dump()}, wildcards.variant)
+        return self._settings_for("profile", wildcards)
 
     def gap_settings(self) -> str:
         """The whole configuration, and which variants and device this machine has."""

@@ -80,9 +80,10 @@ def sources() -> dict[str, Path]:
     return found
 
 
-def floors() -> list[str]:
+@cache
+def floors() -> tuple[str, ...]:
     """The stems of the floors."""
-    return [stem for stem, path in sources().items() if path.parent == FLOORS]
+    return tuple(stem for stem, path in sources().items() if path.parent == FLOORS)
 
 
 def resolve(name: str) -> Variant:
