@@ -27,7 +27,8 @@ except configuration.ConfigError as error:
 configfile: "config.yaml"
 
 
-plan = planning.Plan(config, sys.argv[1:])
+requested = planning.requested_targets(sys.argv[1:])
+plan = planning.Plan(config, requested)
 
 wildcard_constraints:
     variant=variants.NAME,
@@ -47,7 +48,7 @@ rule all:
         "results/report.html",
 
 
-for name in plan.named_targets(sys.argv[1:]):
+for name in plan.named_targets(requested):
 
     rule:
         name: name

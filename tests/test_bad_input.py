@@ -81,6 +81,18 @@ def test_names_with_path_or_shell_characters_are_refused(name):
         variants.resolve(name)
 
 
+@pytest.mark.parametrize("target, expected", [
+    ("v1_scalr", "variant 'v1_scalr': there is no kernels/v1_scalr.cu or kernels/v1_scalr.cpp; did you mean 'v1_scalar'?"),
+    ("v0_reference@BLOCK_KV=33", "BLOCK_KV=33 is not one of 16, 32, 64, 128"),
+    ("v0_reference@", "'v0_reference@' is not a variant name"),
+])
+def test_a_variant_asked_for_that_does_not_exist(workspace, target, expected):
+    done = workspace.snakemake(target)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("evo-sdpa: ")]
+    assert len(lines) == 1 and expected in lines[0]
+
+
 def test_a_cuda_variant_cannot_be_asked_for_on_the_cpu(workspace):
     done = workspace.snakemake("-n", "results/cpu/v1_scalar/verify.json")
     assert done.returncode == 1 and "v1_scalar runs on a GPU, and none is here, not on cpu" in done.stderr

@@ -9,7 +9,6 @@ import fcntl
 import functools
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -58,6 +57,13 @@ def clear_stale_locks(workdir: Path = Path(".")) -> None:
         print("evo-sdpa: the last run was killed; its lock is removed and what it left unfinished runs again", file=sys.stderr)
 
 
+def requested_targets(arguments: list[str]) -> list[str]:
+    """The targets on Snakemake's command line, by its own parser: while it reads the Snakefile it does not know them yet."""
+    from snakemake.cli import parse_args
+
+    return list(parse_args(arguments)[1].targets or [])
+
+
 class Plan:
     """The checked configuration, the variants and the device; methods are the Snakefile's input and params functions."""
 
@@ -84,7 +90,12 @@ class Plan:
         for name in [*self.config.variants, *self.config.only]:
             variants.resolve(name)  # a variant in config.yaml must exist: old results would be served as new
         extra = [name for name in self.config.variants if name not in found]
-        extra += [name for name in requested if re.fullmatch(variants.NAME, name) and "@" in name and name not in extra]
+        for name in requested:
+            if name in RULES or "/" in name:
+                continue  # a rule or a file: Snakemake says what is wrong with those
+            variants.resolve(name)
+            if name not in found and name not in extra:
+                extra.append(name)
         every = [*found, *extra]
         for name in self.config.only:
             if name not in every:
@@ -262,7 +273,11 @@ class Plan:
         return f"{self.gpu.name} {self.gpu.driver}" if self.gpu else ""
 
 
+RULES = ("all", "gap", "report", "record", "check")
+"""Rules that can be asked for by name; every other name on the command line is meant to be a variant's."""
+
 MANY = 100
+"""Variants up to which each has a rule of its name."""
 
 DATA = {"inspect_variant": ("occupancy.cpp",), "build_report": ("page/*.jinja", "page/*.css", "page/*.js")}
 """Files other than Python that a script reads, relative to the package."""
