@@ -12,10 +12,12 @@ from evosdpa import command_line, evidence, tool_speed
 def main() -> None:
     """Parse arguments, time, write the evidence."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("results/tool_speed.json"), help="evidence to write")
+    parser.add_argument("--output", type=Path, default=Path("results/tool_speed.json"), help="evidence to write; results/recorded/tool/<machine>/tool_speed.json keeps it")
     parser.add_argument("--only", nargs="*", choices=list(tool_speed.BENCHMARKS), help="run only these")
     given = parser.parse_args()
     record = tool_speed.measure(Path.cwd(), given.only or list(tool_speed.BENCHMARKS), print)
+    if "recorded" in given.output.parts:
+        record.origin = "recorded"
     evidence.write(given.output, record)
 
 

@@ -104,12 +104,19 @@ def test_record_with_nothing_measured_says_so(workspace):
     assert done.returncode == 1 and done.stderr.startswith("evo-sdpa: nothing was measured on this machine")
 
 
-RECORDED = sorted((PROJECT / "results/recorded").glob("*/*/*.json"))
+RECORDED = sorted(path for path in (PROJECT / "results/recorded").glob("*/*/*.json") if path.parent.parent.name != "tool")
+TOOL = sorted((PROJECT / "results/recorded/tool").glob("*/tool_speed.json"))
 
 
 def test_this_repository_carries_evidence_from_an_h200():
     names = {path.parent.name for path in RECORDED if path.parent.parent.name == "nvidia-h200"}
     assert {"v1_scalar", "v2_wmma", "rivals"} <= names
+
+
+@pytest.mark.parametrize("path", TOOL, ids=lambda path: path.parent.name)
+def test_recorded_speed_of_the_tool_is_whole(path: Path):
+    record = evidence.read(path, evidence.ToolSpeed)
+    assert record.origin == "recorded" and record.results and record.ended
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: "/".join(path.parts[-3:]))
