@@ -64,7 +64,7 @@ def results() -> str:
             rows.append((f"{name}{' (floor)' if name in floors else ''}", "", rivals.timings))
     modes = config.bench.gpu_modes
     others = [name for name in config.problems if name != config.goal.problem]
-    lines = [f"Recorded on one {rivals.device_info['name']} (driver {rivals.device_info['driver']}, {rivals.tools['torch']}), "
+    lines = [f"Recorded on one {rivals.device_info['name']} (driver {rivals.device_info['driver']}, torch {rivals.tools['torch']}), "
              f"{min(dates)[:10]}; microseconds for the whole problem.", "",
              "| | correct | " + " | ".join(f"goal {mode}" for mode in modes) + " | " + " | ".join(f"{name} warm" for name in others) + " |",
              "|---|---|" + "---:|" * (len(modes) + len(others))]
