@@ -25,6 +25,8 @@ HEADER = "/* evo-sdpa\ntitle: t\nidea: i\nexpects: e\nlevers: {A: [1]}\n*/\n"
     ({"variants": {"v0_reference@BLOCK_KV=33": {}}}, "BLOCK_KV=33 is not one of 16, 32, 64, 128"),
     ({"variants": {"v0_reference@TILES=3": {}}}, "declares no lever TILES (it has: BLOCK_Q, BLOCK_KV, LANES)"),
     ({"variants": {"v0_reference@LANES=8,BLOCK_KV=32": {}}}, "levers are written once and sorted: v0_reference@BLOCK_KV=32,LANES=8"),
+    ({"bench": None}, "config.yaml: bench: must be a mapping of keys (got None)"),
+    ({"sanitize": {"tools": []}}, "config.yaml: sanitize.tools: list should have at least 1 item"),
     ({"device": "nvidia-b300"}, "config.yaml: device: nvidia-b300 is not on this machine (GPUs here: none); use auto or cpu"),
 ])
 def test_config_errors(workspace, change, expected):
@@ -40,6 +42,12 @@ def test_yaml_that_is_not_yaml_names_the_line(workspace):
     (workspace.folder / "config.yaml").write_text("goal:\n  problem: [unclosed\n")
     done = workspace.snakemake("-n", "all")
     assert done.returncode == 1 and "config.yaml:3: not valid YAML" in done.stderr
+
+
+def test_an_empty_config_is_one_line(workspace):
+    (workspace.folder / "config.yaml").write_text("# nothing\n")
+    done = workspace.snakemake("-n", "all")
+    assert done.returncode == 1 and "evo-sdpa: config.yaml: is empty" in done.stderr
 
 
 @pytest.mark.parametrize("text, expected", [

@@ -60,7 +60,7 @@ class SanitizeSection(Section):
     """Which of compute-sanitizer's tools run."""
 
     tools: list[Literal["memcheck", "racecheck", "initcheck", "synccheck"]] = Field(
-        ["memcheck", "racecheck", "initcheck", "synccheck"], description="tools to run")
+        ["memcheck", "racecheck", "initcheck", "synccheck"], min_length=1, description="tools to run")
     timeout_s: float = Field(180, gt=0, description="time limit of one tool, seconds")
 
 
@@ -131,6 +131,8 @@ def _explain(error: dict[str, Any], source: str) -> str:
         close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"{source}: {path}: unknown key; {hint}"
+    if error["type"] == "model_type":
+        return f"{source}: {path}: must be a mapping of keys (got {error.get('input')!r})"
     message = error["msg"].removeprefix("Value error, ")
     shown = repr(error.get("input"))
     got = "" if error["type"] == "value_error" or len(shown) > 60 else f" (got {shown})"
@@ -168,6 +170,8 @@ def load(path: Path | str = "config.yaml") -> Config:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or 'unreadable'}") from None
+    if data is None:
+        raise ConfigError(f"{path}: is empty; it needs at least one key, for example goal")
     return check(data, str(path))
 
 

@@ -56,11 +56,6 @@ class Variant:
         """Whether the variant runs on the CPU (a .cpp) instead of a GPU (a .cu)."""
         return self.source.suffix == ".cpp"
 
-    @property
-    def is_floor(self) -> bool:
-        """Floors bound what any kernel can reach; they compute nothing and are never verified."""
-        return self.source.parent.name == FLOORS.name
-
 
 @cache
 def sources() -> dict[str, Path]:
