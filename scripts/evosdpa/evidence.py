@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 SCHEMA_VERSION = 1
 
@@ -265,9 +265,9 @@ def read(path: Path | str, model: type[T]) -> T:
     except OSError as error:
         raise EvidenceError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise EvidenceError(f"{path}: not valid JSON ({error}); delete it to have it made again") from None
+        raise EvidenceError(f"{path}: not valid JSON ({error}); delete it to have it made again, or restore it from git if it is recorded") from None
     if not isinstance(data, dict):
-        raise EvidenceError(f"{path}: not an evidence file; delete it to have it made again")
+        raise EvidenceError(f"{path}: not an evidence file; delete it to have it made again, or restore it from git if it is recorded")
     version = data.get("schema_version")
     if version != SCHEMA_VERSION:
         raise EvidenceError(f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}")
@@ -276,4 +276,4 @@ def read(path: Path | str, model: type[T]) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise EvidenceError(f"{path}: {where}: {first['msg']}; delete it to have it made again") from None
+        raise EvidenceError(f"{path}: {where}: {first['msg']}; delete it to have it made again, or restore it from git if it is recorded") from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import functools
 import json
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
