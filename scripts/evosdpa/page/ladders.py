@@ -77,6 +77,10 @@ class Ladder:
         """Entries of a kind that count, the fastest first."""
         return [entry for entry in self.entries if entry.ranked and entry.kind == kind]
 
+    def fastest(self, kind: str) -> Entry | None:
+        """The first entry of a kind that counts."""
+        return next(iter(self.ranked(kind)), None)
+
     @property
     def shown(self) -> list[Entry]:
         """Entries of the table: all of them, or the floors, the rivals and the first variants of a very long ladder."""
