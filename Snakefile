@@ -4,7 +4,8 @@
 #   snakemake --cores 1 results/report.html    the page and what it needs
 #   snakemake --cores 1 v1_scalar              one variant's whole chain, by name (children too: v2_wmma@STAGES=3)
 #   snakemake --cores 1 record                 copy this machine's evidence to results/recorded/
-#   snakemake --cores 1 check                  exit 1 unless every variant that config.yaml requires is ok
+#   snakemake --cores 1 check                  exit 1 unless every variant that config.yaml requires is ok, and the gate too
+#   snakemake --cores 1 selftest               the gate against planted wrong kernels; exit 1 when it misses one
 #
 # Data flows one way: config.yaml and kernels/ -> build -> evidence (one JSON file a step) -> gap -> page.
 
@@ -36,7 +37,7 @@ wildcard_constraints:
     arch=r"sm_\d+a?|host",
 
 
-localrules: all, record, check
+localrules: all, record, check, selftest
 
 
 # ---- Targets ---------------------------------------------------------------------------------------------------------
@@ -104,6 +105,7 @@ rule inspect:
 rule verify:
     input:
         library=plan.library_input,
+        fill_shared=plan.fill_shared_input,
     output:
         "results/{device}/{variant}/verify.json",
     params:
@@ -117,7 +119,7 @@ rule verify:
     shell:
         r"""
         python scripts/verify_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
-            --library {input.library:q} --output {output:q} 2>&1 | tee {log:q}
+            --library {input.library:q} --fill-shared {input.fill_shared:q} --output {output:q} 2>&1 | tee {log:q}
         """
 
 
@@ -213,6 +215,56 @@ rule rivals:
         """
 
 
+# ---- The gate proves itself -------------------------------------------------------------------------------------------
+# Planted wrong kernels must be rejected, each by the checks meant for it; a binary must not be told apart from itself.
+
+rule planted:
+    input:
+        sources=plan.planted_sources,
+        fill_shared=plan.fill_shared_input,
+    output:
+        "results/{device}/selftest/selftest.json",
+    params:
+        code=plan.code("selftest_gate"),
+        settings=plan.selftest_settings,
+        compiler=plan.device_compiler,
+        arch=plan.device_arch,
+        device=plan.device_identity,
+    log:
+        "results/logs/{device}/selftest/selftest.log",
+    threads: workflow.cores or 1
+    resources:
+        gpu=1,
+    shell:
+        r"""
+        python scripts/selftest_gate.py --device {wildcards.device:q} --arch {params.arch:q} --settings {params.settings:q} \
+            --jobs {threads} --fill-shared {input.fill_shared:q} --output {output:q} 2>&1 | tee {log:q}
+        """
+
+
+rule repeatability:
+    input:
+        library=plan.library_input,
+        verify="results/{device}/{variant}/verify.json",
+        floors=plan.floor_inputs,
+    output:
+        "results/{device}/{variant}/repeatability.json",
+    params:
+        code=plan.code("measure_repeatability"),
+        settings=plan.repeatability_settings,
+        device=plan.device_identity,
+    log:
+        "results/logs/{device}/{variant}/repeatability.log",
+    threads: workflow.cores or 1
+    resources:
+        gpu=1,
+    shell:
+        r"""
+        python scripts/measure_repeatability.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
+            --library {input.library:q} --verify {input.verify:q} --floors {input.floors:q} --output {output:q} 2>&1 | tee {log:q}
+        """
+
+
 # ---- From evidence to the page ---------------------------------------------------------------------------------------
 # All evidence of this machine, recorded evidence of others, and the sources as they are now, which decide what is stale.
 
@@ -256,6 +308,14 @@ rule record:
         gap="results/gap.json",
     shell:
         "python scripts/record_evidence.py --gap {input.gap:q}"
+
+
+rule selftest:
+    input:
+        plan.selftest_files(),
+        plan.repeatability_files(),
+    shell:
+        "python scripts/check_selftest.py {input:q}"
 
 
 rule check:

@@ -9,8 +9,9 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from evosdpa import evidence, isolate, keys, machine, stats
-from evosdpa.config import Config
+from evosdpa import device as devices, evidence, isolate, keys, machine, stats, steadiness
+from evosdpa.config import BenchSection, Config
+from evosdpa.device import Held
 from evosdpa.evidence import Bench, Build, Status, Timing, Verify
 from evosdpa.progress import Progress
 from evosdpa.variants import Variant
@@ -25,9 +26,17 @@ RIVALS = {
 }
 """Rivals by kind of device; those that are not installed say so in the evidence."""
 
+REFERENCE_FLOOR = "floor_bytes"
+"""The kernel whose time must be the same in every process of a run (steadiness.REFERENCE_BAND)."""
+
 MIN_PROCESSES = 2
-LATE_LIMIT = 0.05
-"""Above this share of samples dropped because the host came late, a mode is marked unstable."""
+
+SPAN_SLACK_US, SPAN_SLACK = 1.0, 0.05
+"""How far CUDA events and the kernels' own record may be apart over the same launches: the larger of both (measuring several
+launches, the events' own half microsecond is far below that)."""
+
+Library = dict[str, str]
+"""path and sha256 of a library, as a worker's task has them."""
 
 
 def protocol(config: Config, on_cpu: bool) -> dict[str, Any]:
@@ -54,7 +63,7 @@ def bench_parts(build: Build | None, config: Config, on_cpu: bool) -> dict[str, 
 
 
 def bench_variant(variant: Variant, config: Config, device: str, build: Build, verify: Verify, library: Path,
-                  floors: dict[str, Path], samples: Path) -> Bench:
+                  floors: dict[str, Library], samples: Path) -> Bench:
     """Time one variant with the anchor and the floors interleaved; writes every sample to `samples` (gzipped CSV).
 
     A variant that is not right is not timed: the status says what verify said.
@@ -68,25 +77,30 @@ def bench_variant(variant: Variant, config: Config, device: str, build: Build, v
     elif verify.status is not Status.OK:
         record.status = verify.status if verify.status is Status.UNSUPPORTED else Status.NOT_RUN
         record.reason = f"not timed because verify says {verify.status.value}: {verify.reason}"
-    elif keys.digest_file(library) != build.library_sha256:
-        record.status, record.reason = Status.ERROR, f"{library} is not the file that build.json describes; delete it to have it made again"
     else:
         record.tools = {"compiler": build.tools.get("compiler", ""), "library": build.library_sha256}
-        libraries = {variant.name: library, **floors}
-        _measure(record, config, variant.on_cpu, libraries, list(floors), [ANCHOR], problems_for(variant, config, variant.on_cpu), rows, variant.name)
+        with devices.hold(None if variant.on_cpu else machine.gpu_for(device)) as held:
+            measure(record, held, config, {variant.name: loadable(library, build), **floors}, list(floors), [ANCHOR],
+                    problems_for(variant, config, variant.on_cpu), rows)
         record.anchors = [timing for timing in record.timings if timing.name != variant.name]
         record.timings = [timing for timing in record.timings if timing.name == variant.name]
     _finish(record, rows, samples)
     return record
 
 
-def built_floors(libraries: list[Path]) -> dict[str, Path]:
-    """Floors by name from the paths of their libraries (results/build/<arch>/<name>/kernel.so); one that did not compile is
-    an empty file and left out."""
-    return {path.parent.name: path for path in libraries if path.stat().st_size}
+def loadable(library: Path, build: Build) -> Library:
+    """A library as a worker's task names it: the worker loads it only if it still is what was built."""
+    return {"path": str(library.resolve()), "sha256": build.library_sha256}
 
 
-def bench_rivals(config: Config, device: str, floors: dict[str, Path], samples: Path) -> Bench:
+def built_floors(libraries: list[Path]) -> dict[str, Library]:
+    """Floors by name from the paths of their libraries (results/build/<arch>/<name>/kernel.so, build.json beside it); one that
+    did not compile is left out. Raises EvidenceError."""
+    built = {path: evidence.read(path.with_name("build.json"), Build) for path in libraries}
+    return {path.parent.name: loadable(path, build) for path, build in built.items() if build.status is Status.OK}
+
+
+def bench_rivals(config: Config, device: str, floors: dict[str, Library], samples: Path) -> Bench:
     """Time every rival and floor under the same protocol."""
     on_cpu = device == "cpu"
     parts = bench_parts(None, config, on_cpu)
@@ -94,72 +108,117 @@ def bench_rivals(config: Config, device: str, floors: dict[str, Path], samples: 
                    git=machine.git_state(), samples_file=samples.name)
     rows: list[tuple] = []
     names = list(RIVALS["cpu" if on_cpu else "cuda"])
-    _measure(record, config, on_cpu, dict(floors), list(floors), names, problems_for(None, config, on_cpu), rows, "rivals")
+    with devices.hold(None if on_cpu else machine.gpu_for(device)) as held:
+        measure(record, held, config, floors, list(floors), names, problems_for(None, config, on_cpu), rows)
     _finish(record, rows, samples)
     return record
 
 
-def _measure(record: Bench, config: Config, on_cpu: bool, libraries: dict[str, Path], floors: list[str], rivals: list[str],
-             problems: list[str], rows: list[tuple], label: str) -> None:
-    """Run the processes, then fill the record's timings and clocks and the list of samples."""
-    gpu = None if on_cpu else machine.gpu_for(record.device)
-    record.device_info = machine.describe(gpu)
+def measure(record: Bench, held: Held, config: Config, libraries: dict[str, Library], floors: list[str], rivals: list[str],
+            problems: list[str], rows: list[tuple], label: str = "", **more: Any) -> None:
+    """Run the processes on a held device, then fill the record's timings and clocks and the list of samples (process, name,
+    problem, mode, round, microseconds, whether its process counts). `more` replaces parts of the workers' task.
+
+    On a GPU, problems and modes in which processes were rejected (steadiness.py) are measured in up to RETRIES further ones.
+    """
+    on_cpu = held.gpu is None
+    record.device_info = machine.describe(held.gpu)
     settings = config.bench
     record.process_kind = "forked" if on_cpu else "spawned"
-    modes = ["warm"] if on_cpu else list(settings.gpu_modes)
     task = dict(
-        device="cpu" if on_cpu else "cuda", libraries={name: str(path.resolve()) for name, path in libraries.items()}, floors=floors,
-        rivals=rivals, problems=problems, modes=modes, seed=secrets.randbelow(2**31),
+        device="cpu" if on_cpu else "cuda", libraries=libraries, floors=floors,
+        rivals=rivals, problems=problems, modes=["warm"] if on_cpu else list(settings.gpu_modes), seed=secrets.randbelow(2**31),
         samples=settings.cpu_samples if on_cpu else settings.samples, replay_us=settings.replay_us,
-        mode_budget_s=settings.mode_budget_s, max_call_s=settings.max_call_s, tolerance=config.verify.tolerance)
-    groups = [list(range(settings.processes))] if on_cpu else [[index] for index in range(settings.processes)]
-    progress = Progress(f"{label} bench", settings.processes)
+        mode_budget_s=settings.mode_budget_s, max_call_s=settings.max_call_s, tolerance=config.verify.tolerance) | more
     reports: list[dict[str, Any]] = []
-    failure: isolate.Outcome | None = None
-    with machine.lock(gpu.uuid if gpu else "cpu"):
-        for group in groups:
-            limit = settings.timeout_s * len(group)
-            outcome = isolate.run(isolate.python_worker("bench"), limit, {**task, "processes": group}, env=machine.visible(gpu))
-            reports += outcome.reports
-            if outcome.status is not Status.OK:
-                failure = outcome
-                if on_cpu or outcome.status is Status.TIMEOUT:
-                    break
-                if not isolate.device_is_healthy(machine.visible(gpu)):
-                    outcome.reason += "; afterwards the GPU did not answer a health check"
-                    break
-            progress.step(group[-1] + 1)
+    failure = _run_processes(held, settings, task, reports, f"{label or record.variant} bench")
+    for retry in range(steadiness.RETRIES):
+        short = [] if on_cpu or failure else _short(reports, settings.processes)
+        if not short:
+            break
+        again = task | dict(processes=[settings.processes + retry], problems=list(dict.fromkeys(problem for problem, _ in short)),
+                            modes=list(dict.fromkeys(mode for _, mode in short)))
+        failure = _run_process(held, settings.timeout_s, again, reports)
     for start in (one for one in reports if one.get("event") == "start"):
         record.tools.update({"torch": start["torch"], **start["rivals"]})
-    summarise(record, reports, rows, [*libraries, *rivals], problems, modes)
+    summarise(record, reports, rows, [*libraries, *rivals], problems, task["modes"], settings.processes, on_cpu)
     if failure is not None:
         record.status, record.reason, record.log = failure.status, f"a measuring process {failure.reason}", failure.log
 
 
-def summarise(record: Bench, reports: list[dict[str, Any]], rows: list[tuple], names: list[str], problems: list[str], modes: list[str]) -> None:
+def _run_processes(held: Held, settings: BenchSection, task: dict[str, Any], reports: list[dict[str, Any]], label: str) -> isolate.Outcome | None:
+    """Run all processes: on a GPU each anew, on a CPU forked by one worker. Returns the last bad end, which ends a CPU's run and,
+    when it is a hang or a sick device, a GPU's too."""
+    processes = list(range(settings.processes))
+    if held.gpu is None:
+        return _run_process(held, settings.timeout_s * settings.processes, task | dict(processes=processes), reports)
+    progress = Progress(label, settings.processes)
+    failure = None
+    for index in processes:
+        ended = _run_process(held, settings.timeout_s, task | dict(processes=[index]), reports)
+        failure = ended or failure
+        if held.sick or (ended and ended.status is Status.TIMEOUT):
+            break
+        progress.step(index + 1)
+    return failure
+
+
+def _run_process(held: Held, timeout_s: float, task: dict[str, Any], reports: list[dict[str, Any]]) -> isolate.Outcome | None:
+    """Run one worker and collect its reports; None when it ended well."""
+    outcome = held.run(isolate.python_worker("bench"), timeout_s, task)
+    reports += outcome.reports
+    return None if outcome.status is Status.OK else outcome
+
+
+def _rejections(reports: list[dict[str, Any]]) -> dict[steadiness.Chunk, str]:
+    """Chunks of a GPU's run that do not count, with the reason."""
+    clocks = [one for one in reports if one.get("event") == "clocks"]
+    reference = {(one["process"], one["problem"], one["mode"]): stats.quantile(one["times_us"], 0.5)
+                 for one in reports if one.get("event") == "samples" and one["name"] == REFERENCE_FLOOR}
+    return steadiness.rejections(clocks, reference)
+
+
+def _short(reports: list[dict[str, Any]], wanted: int) -> list[tuple[str, str]]:
+    """Problems and modes that were timed in fewer accepted processes than wanted."""
+    rejected = _rejections(reports)
+    accepted: dict[tuple[str, str], int] = {}
+    for one in reports:
+        if one.get("event") == "clocks":
+            chunk = (one["process"], one["problem"], one["mode"])
+            accepted[chunk[1:]] = accepted.get(chunk[1:], 0) + (chunk not in rejected)
+    return [group for group, count in accepted.items() if count < wanted]
+
+
+def summarise(record: Bench, reports: list[dict[str, Any]], rows: list[tuple], names: list[str], problems: list[str], modes: list[str],
+              processes: int, on_cpu: bool) -> None:
     """Turn the workers' reports into timings (every name x problem x mode gets one, with or without a time)."""
     samples: dict[tuple[str, str, str], dict[int, list[float]]] = {}
     launches: dict[tuple[str, str, str], int] = {}
     outputs: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     skips: dict[tuple[str, str, str], dict[str, Any]] = {}
+    spans: dict[tuple[str, str], dict[str, Any]] = {}
     notes: dict[tuple[str, str], str] = {}
-    late: dict[tuple[str, str], int] = {}
+    rejected = {} if on_cpu else _rejections(reports)
     for report in reports:
         event, problem = report.get("event"), report.get("problem", "")
         if event == "samples":
             key = (report["name"], problem, report["mode"])
             samples.setdefault(key, {})[report["process"]] = report["times_us"]
             launches[key] = report["launches"]
-            rows += [(report["process"], *key, number, time_us) for number, time_us in enumerate(report["times_us"])]
+            accepted = int((report["process"], *key[1:]) not in rejected)
+            rows += [(report["process"], *key, number, time_us, accepted) for number, time_us in enumerate(report["times_us"])]
         elif event == "output":
             outputs.setdefault((report["name"], problem, report["mode"]), []).append(report)
         elif event == "skip":
             skips.setdefault((report["name"], problem, report.get("mode", "")), report)
+        elif event == "span":
+            spans[(report["name"], problem)] = {name: value for name, value in report.items() if name not in ("event", "name", "problem", "process")}
         elif event == "note":
             notes[(report["name"], problem)] = report["note"]
+        elif event == "loaded":
+            record.libraries[report["name"]] = report["sha256"]
         elif event == "clocks":
-            late[(problem, report["mode"])] = late.get((problem, report["mode"]), 0) + report.get("late", 0)
-            record.clocks.append({name: report[name] for name in ("process", "problem", "mode", "before", "after", "late")})
+            record.clocks.append({name: report.get(name) for name in ("process", "problem", "mode", "before", "during", "after", "late", "samples")})
     record.processes = len({report["process"] for report in reports if "process" in report})
     for name in names:
         for problem in problems:
@@ -167,26 +226,27 @@ def summarise(record: Bench, reports: list[dict[str, Any]], rows: list[tuple], n
                 key = (name, problem, mode)
                 timing = Timing(name=name, problem=problem, mode=mode, note=notes.get((name, problem), ""))
                 if key in samples:
-                    _estimate(timing, samples[key], outputs.get(key, []))
+                    why = {chunk[0]: reason for chunk, reason in rejected.items() if chunk[1:] == key[1:]}
+                    _estimate(timing, samples[key], outputs.get(key, []), why, processes)
                     timing.launches_per_sample = launches[key]
+                    if mode == "warm" and (span := spans.get((name, problem))):
+                        _compare_clocks(timing, span)
                 elif skip := skips.get(key) or skips.get((name, problem, "")):
                     timing.status, timing.reason = Status(skip["status"]), skip["reason"]
                 else:
                     timing.status, timing.reason = Status.NOT_RUN, "no sample was taken"
                 record.timings.append(timing)
-    for (problem, mode), dropped in late.items():
-        taken = sum(timing.samples for timing in record.timings if (timing.problem, timing.mode) == (problem, mode))
-        if dropped > LATE_LIMIT * (taken + dropped):
-            for timing in record.timings:
-                if (timing.problem, timing.mode) == (problem, mode) and timing.status is Status.OK:
-                    timing.note = f"{timing.note}; " if timing.note else ""
-                    timing.note += f"{dropped} of {taken + dropped} samples of this mode were dropped because the host was late"
 
 
-def _estimate(timing: Timing, by_process: dict[int, list[float]], outputs: list[dict[str, Any]]) -> None:
-    """Fill a timing from its samples, process by process."""
-    medians = [stats.quantile(times, 0.5) for _, times in sorted(by_process.items())]
-    pooled = [time_us for times in by_process.values() for time_us in times]
+def _estimate(timing: Timing, by_process: dict[int, list[float]], outputs: list[dict[str, Any]], rejected: dict[int, str], wanted: int) -> None:
+    """Fill a timing from its samples, process by process. Rejected processes do not count; when too few are left, all are shown
+    with their spread, as unstable."""
+    good = {process: times for process, times in by_process.items() if process not in rejected}
+    timing.rejected = [f"process {process}: {reason}" for process, reason in sorted(rejected.items())]
+    unstable = bool(rejected) and len(good) < wanted
+    used = by_process if unstable else good
+    medians = [stats.quantile(times, 0.5) for _, times in sorted(used.items())]
+    pooled = [time_us for times in used.values() for time_us in times]
     estimate = stats.of_medians(medians)
     timing.time_us = round(estimate.value, 5)
     timing.process_medians_us = [round(median, 5) for median in medians]
@@ -200,8 +260,27 @@ def _estimate(timing: Timing, by_process: dict[int, list[float]], outputs: list[
         timing.outputs_checked = not wrong
         if wrong:
             timing.status, timing.reason = Status.FAILED, f"output of a timed launch: {wrong[0]['reason']}"
+    if timing.status is Status.OK and unstable:
+        timing.status = Status.UNSTABLE
+        timing.reason = f"{len(good)} of {wanted} processes were steady, also after {steadiness.RETRIES} more; {timing.rejected[0]}"
     if timing.status is Status.OK and len(medians) < MIN_PROCESSES:
         timing.status, timing.reason = Status.UNSTABLE, "only one process gave samples"
+
+
+def _compare_clocks(timing: Timing, span: dict[str, Any]) -> None:
+    """Set what two clocks say of the same launches beside each other; a time that they do not agree on is suspect."""
+    timing.span = span
+    if "reason" in span:
+        return
+    apart = abs(span["event_us"] - span["span_us"])
+    reason = ""
+    if span["kernels"] % span["launches"]:
+        reason = f"{span['kernels']} kernels ran for {span['launches']} launches: some launches do the work of others"
+    elif apart > max(SPAN_SLACK_US, SPAN_SLACK * span["span_us"]):
+        reason = (f"events around {span['launches']} launches say {span['event_us']:.1f} us, their kernels' own record {span['span_us']:.1f} us: "
+                  "work is done outside the interval that is timed")
+    if reason and timing.status is Status.OK:
+        timing.status, timing.reason = Status.SUSPECT, reason
 
 
 def _finish(record: Bench, rows: list[tuple], samples: Path) -> None:
@@ -223,6 +302,6 @@ def samples_csv(rows: list[tuple]) -> bytes:
     """Samples as gzipped CSV with no time stamp inside: the same samples give the same bytes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("process", "name", "problem", "mode", "round", "time_us"))
+    writer.writerow(("process", "name", "problem", "mode", "round", "time_us", "accepted"))
     writer.writerows(rows)
     return gzip.compress(text.getvalue().encode(), 9, mtime=0)

@@ -32,7 +32,8 @@ def flags(variant: Variant, config: Config, arch: str) -> list[str]:
     entry = config.variants.get(variant.name)
     extra = entry.flags if entry else []
     if variant.on_cpu:
-        return [*config.compile.host_flags, "-shared", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", f"-I{INCLUDE}", *extra]
+        language = ["-x", "c++"] if variant.for_host else []
+        return [*config.compile.host_flags, "-shared", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", f"-I{INCLUDE}", *extra, *language]
     number = arch.removeprefix("sm_")
     return [
         *config.compile.nvcc_flags, "-gencode", f"arch=compute_{number},code=sm_{number}", "-shared", "-Xcompiler",
@@ -85,8 +86,10 @@ def parse_ptxas(log: str) -> list[dict[str, int | str]]:
     return kernels
 
 
-def compile_variant(variant: Variant, config: Config, arch: str, folder: Path) -> Build:
+def compile_variant(variant: Variant, config: Config, arch: str, folder: Path, extra_flags: tuple[str, ...] = ()) -> Build:
     """Compile a variant into `folder` (kernel.so, kernel.cubin, build.json) and return the evidence.
+
+    `extra_flags` are for a build that only serves to find something out (line numbers); no key knows them.
 
     A source that does not compile is evidence with status `failed` and the compiler's output; its kernel.so is an empty
     file, so that the plan goes on. Without a compiler the status is `not_run` and says how to get one.
@@ -107,7 +110,7 @@ def compile_variant(variant: Variant, config: Config, arch: str, folder: Path) -
     else:
         record.tools = {"compiler": parts["compiler"], "path": compiler}
         with tempfile.TemporaryDirectory(prefix="evosdpa-") as scratch:
-            library, cubin = _compile(variant, config, arch, compiler, Path(scratch), record)
+            library, cubin = _compile(variant, config, arch, compiler, Path(scratch), record, extra_flags)
     record.ended = evidence.now()
     evidence.write_bytes(folder / "kernel.so", library)
     evidence.write_bytes(folder / "kernel.cubin", cubin)
@@ -115,11 +118,12 @@ def compile_variant(variant: Variant, config: Config, arch: str, folder: Path) -
     return record
 
 
-def _compile(variant: Variant, config: Config, arch: str, compiler: str, scratch: Path, record: Build) -> tuple[bytes, bytes]:
+def _compile(variant: Variant, config: Config, arch: str, compiler: str, scratch: Path, record: Build,
+             extra_flags: tuple[str, ...]) -> tuple[bytes, bytes]:
     """Run ninja in a scratch folder; fill the record; return the library's and the cubin's bytes."""
     target, depfile, keep = scratch / "kernel.so", scratch / "kernel.d", scratch / "keep"
     keep.mkdir()
-    command = [compiler, *flags(variant, config, arch), *lever_flags(variant), "-MMD", "-MF", str(depfile)]
+    command = [compiler, *flags(variant, config, arch), *lever_flags(variant), *extra_flags, "-MMD", "-MF", str(depfile)]
     if not variant.on_cpu:
         # --keep: nvcc's output is the same in every run only when its intermediate files have fixed names; it also leaves
         # the cubin. The library folder is needed where nvcc comes from the Python packages (lib instead of lib64).

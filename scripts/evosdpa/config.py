@@ -86,6 +86,21 @@ class ProfileSection(Section):
     timeout_s: float = Field(240, gt=0, description="time limit of one variant, seconds")
 
 
+class SelftestSection(Section):
+    """How the gate proves itself on planted wrong kernels."""
+
+    stop_after: int = Field(6, ge=1, description="wrong cases after which a planted kernel's verification ends")
+    timeout_s: float = Field(60, gt=0, description="time limit of one planted kernel's verification, seconds; one of them hangs")
+
+
+class RepeatabilitySection(Section):
+    """The same binary measured against itself."""
+
+    variants: list[str] = Field([], description="variants to measure against themselves, each on its kind of device")
+    runs: int = Field(5, ge=2, description="runs of bench.processes processes each")
+    copies: int = Field(8, ge=2, description="copies of the binary in each process")
+
+
 class VariantEntry(Section):
     """What config.yaml may say about one variant; a variant needs no entry."""
 
@@ -112,6 +127,8 @@ class Config(Section):
     sanitize: SanitizeSection = SanitizeSection()
     bench: BenchSection = BenchSection()
     profile: ProfileSection = ProfileSection()
+    selftest: SelftestSection = SelftestSection()
+    repeatability: RepeatabilitySection = RepeatabilitySection()
 
 
 def _explain(error: dict[str, Any], source: str) -> str:

@@ -119,6 +119,8 @@ class Case(Model):
     problem: str
     family: str
     status: Status
+    check: str = ""
+    """The check that says no (harness/checks.py); empty when none does."""
     reason: str = ""
     ratio: float | None = None
     """Worst row's relative L2 error over what this precision allows; the limit is 1 (see harness/compare.py)."""
@@ -126,7 +128,7 @@ class Case(Model):
     """Worst row's relative L2 error against the float64 reference."""
     max_abs: float | None = None
     worst: dict[str, int] = {}
-    """Where the worst row is: batch, head, row, and its worst column."""
+    """Where the worst row is: batch, head, row, its worst column, and the key whose weight is wrong where one key explains it."""
 
 
 class Verify(Head):
@@ -137,6 +139,8 @@ class Verify(Head):
     cases: list[Case] = []
     counts: dict[str, int] = {}
     """Number of cases by status."""
+    checks: dict[str, int] = {}
+    """Checks that say no (harness/checks.py) and the number of cases in which each does."""
     worst_ratio: float | None = None
 
 
@@ -145,7 +149,8 @@ class Sanitize(Head):
 
     kind: Literal["sanitize"] = "sanitize"
     results: list[dict[str, Any]] = []
-    """One entry a tool: tool, status, errors, findings (first lines), seconds."""
+    """One entry a tool: tool, status, reason, errors, findings (first lines), seconds, launches; on findings `where`, the
+    offending line as file:line."""
 
 
 class Timing(Model):
@@ -168,7 +173,12 @@ class Timing(Model):
     samples: int = 0
     launches_per_sample: int = 0
     outputs_checked: bool | None = None
-    """Whether outputs of timed launches were right; None when there is nothing to compare (floors)."""
+    """Whether outputs of timed launches were right, also on renewed inputs; None when there is nothing to compare (floors)."""
+    rejected: list[str] = []
+    """Processes whose samples do not count, each as `process N: why`."""
+    span: dict[str, Any] = {}
+    """Mode warm on a GPU, one process: launches, event_us around all of them, span_us from the first kernel's start to the last one's
+    end, kernels, names; or reason when there is no such record."""
     note: str = ""
 
 
@@ -180,13 +190,44 @@ class Bench(Head):
     anchors: list[Timing] = []
     """The rival and the floors timed in the same processes, interleaved."""
     clocks: list[dict[str, Any]] = []
-    """Per process, problem and mode: SM and memory MHz, power W, temperature C, throttle reasons, before and after."""
+    """Per process, problem and mode: SM and memory MHz, power W, temperature C, throttle reasons and compute processes before and
+    after; the SM clock's median and range while it ran; samples, and those dropped because the host was late."""
+    libraries: dict[str, str] = {}
+    """Hash of the library that the processes really loaded, by name."""
     processes: int = 0
     process_kind: Literal["", "spawned", "forked"] = ""
     """spawned: each process started anew. forked: copies of one that had imported PyTorch (CPU only)."""
     samples_file: str = ""
-    """Name of the file beside this one with every sample: process, name, problem, mode, round, time_us."""
+    """Name of the file beside this one with every sample: process, name, problem, mode, round, time_us, accepted."""
     samples_sha256: str = ""
+
+
+class Repeatability(Head):
+    """The same binary measured against itself: what a difference must exceed to mean anything."""
+
+    kind: Literal["repeatability"] = "repeatability"
+    problem: str = ""
+    copies: int = 0
+    """Copies of the binary in each process."""
+    runs: int = 0
+    medians_us: dict[str, list[list[list[float]]]] = {}
+    """Process medians by mode: [run][copy][process], microseconds."""
+    tries: list[dict[str, Any]] = []
+    """One entry a try: kind (within: two copies in the same processes; between: a copy in two runs, through the anchor), mode, runs,
+    copies, ratio, low, high (95 % interval), verdict."""
+    counts: list[dict[str, Any]] = []
+    """By kind and mode: tries, and how many had the verdict same, undecided, faster, slower."""
+
+
+class Selftest(Head):
+    """The gate against planted wrong kernels, and an honest one."""
+
+    kind: Literal["selftest"] = "selftest"
+    seed: int | None = None
+    results: list[dict[str, Any]] = []
+    """One entry a planted kernel: name, title, idea, expected (checks that must say no), where, status (ok: rejected by these; failed:
+    missed), said (check -> cases or findings), reason (the gate's own words), missed (what the gate got wrong), cases, ratio (worst
+    error over the allowance), seconds."""
 
 
 class Profile(Head):
@@ -206,6 +247,7 @@ class ToolSpeed(Head):
 
 KINDS: dict[str, type[Head]] = {
     "build": Build, "static": Static, "verify": Verify, "sanitize": Sanitize, "bench": Bench, "profile": Profile,
+    "repeatability": Repeatability, "selftest": Selftest,
 }
 
 T = TypeVar("T", bound=Head)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas
 
-from evosdpa import benchmarking, build, evidence, keys, profiling, sanitizing, stats, variants, verification
+from evosdpa import benchmarking, build, evidence, keys, machine, profiling, repeatability, sanitizing, selftest, stats, variants, verification
 from evosdpa import problem as problems
 from evosdpa.config import Config
 from evosdpa.evidence import Bench, Build, EvidenceError, Head, Profile, Sanitize, Static, Status, Timing, Verify
@@ -122,7 +122,7 @@ class Gap:
                 device, name, kind = path.parts[-3], path.parts[-2], path.stem
                 if (origin == "measured" and device in NO_DEVICE) or kind not in evidence.KINDS:
                     continue
-                if name != "rivals" and name not in self.names:
+                if name not in ("rivals", "selftest", *self.names):
                     continue
                 record = self._read(path, evidence.KINDS[kind])
                 if record is None:
@@ -143,6 +143,9 @@ class Gap:
             return []
         if name == "rivals":
             return keys.changed(record.key_parts, benchmarking.bench_parts(None, self.config, device == "cpu"))
+        if name == "selftest":
+            parts = self._selftest_parts(device == "cpu")
+            return keys.changed(record.key_parts, parts, () if here else RECORDED_ELSEWHERE)
         variant = variants.resolve(name)
         if here:
             built = self.builds.get(name) or Build(variant=name)
@@ -155,6 +158,7 @@ class Gap:
             "sanitize": lambda: sanitizing.sanitize_parts(built, self.config),
             "bench": lambda: benchmarking.bench_parts(built, self.config, variant.on_cpu),
             "profile": lambda: profiling.profile_parts(built, self.config, record.device_info.get("arch") or self.arch),
+            "repeatability": lambda: repeatability.repeatability_parts(built, self.config, variant.on_cpu),
         }[kind]()
         changed = keys.changed(record.key_parts, today, MEASURED_BY_BINARY if here else RECORDED_ELSEWHERE)
         if here and name in self.builds:
@@ -166,6 +170,10 @@ class Gap:
     @functools.cache
     def _build_parts(self, name: str, arch: str) -> dict[str, str]:
         return build.build_parts(variants.resolve(name), self.config, arch)
+
+    @functools.cache
+    def _selftest_parts(self, on_cpu: bool) -> dict[str, str]:
+        return selftest.selftest_parts(self.config, on_cpu, machine.compiler_identity(cuda=not on_cpu))
 
     # Judging
 
@@ -202,8 +210,8 @@ class Gap:
             if record.status is not Status.OK:
                 return record.status, record.reason
         sanitized = chain.get("sanitize")
-        if sanitized is not None and sanitized.status is Status.FAILED:
-            return Status.FAILED, f"compute-sanitizer {sanitized.reason}"
+        if sanitized is not None and sanitized.status in (Status.FAILED, Status.ERROR, Status.TIMEOUT):
+            return sanitized.status, f"compute-sanitizer {sanitized.reason}"
         return Status.OK, ""
 
     def rows(self) -> list[dict[str, Any]]:
@@ -382,6 +390,28 @@ class Gap:
                      for one in profile.results] if profile else [],
         )
 
+    def selftests(self) -> list[dict[str, Any]]:
+        """What the gate says of the planted kernels, device by device."""
+        return [dict(device=device, origin=piece.origin, status=piece.record.status.value, reason=piece.record.reason, stale=piece.stale,
+                     changed=piece.changed, ended=piece.record.ended, results=piece.record.results)
+                for (device, name), chain in sorted(self.chains.items()) if name == "selftest" for piece in chain.pieces.values()]
+
+    def repeatability(self) -> list[dict[str, Any]]:
+        """Variants against themselves; medians are left in the evidence."""
+        return [dict(device=device, variant=name, origin=piece.origin, status=piece.record.status.value, reason=piece.record.reason, stale=piece.stale,
+                     changed=piece.changed, ended=piece.record.ended, problem=piece.record.problem, runs=piece.record.runs, copies=piece.record.copies,
+                     counts=piece.record.counts, tries=piece.record.tries, spread=self._spread(piece.record.medians_us))
+                for (device, name), chain in sorted(self.chains.items()) if (piece := chain.pieces.get("repeatability"))]
+
+    @staticmethod
+    def _spread(medians_us: dict[str, list[list[list[float]]]]) -> list[dict[str, Any]]:
+        """Median, minimum and maximum of one binary's process medians, microseconds, by mode."""
+        spread = []
+        for mode, runs in sorted(medians_us.items()):
+            every = [value for run in runs for copy in run for value in copy]
+            spread.append(dict(mode=mode, median_us=stats.quantile(every, 0.5), min_us=min(every), max_us=max(every), count=len(every)))
+        return spread
+
     def provenance(self) -> list[dict[str, Any]]:
         """Every evidence file in use, with what it depends on."""
         entries = []
@@ -402,6 +432,7 @@ class Gap:
             goal=dict(problem=goal.name, time_us=self.config.goal.time_us, modes=list(self.config.goal.modes), flops=goal.flops, bytes=goal.bytes, pairs=goal.pairs),
             this_device=self.device, leading_device=self.leading_device(), devices=self._device_entries(), problems=self.config.problems,
             rows=rows, variants=self.variant_facts(), correctness=self.correctness(), provenance=self.provenance(), errors=sorted(set(self.errors)),
+            selftests=self.selftests(), repeatability=self.repeatability(), planted=len(variants.planted(False)),
             required=sorted(name for name, entry in self.config.variants.items() if entry.required),
             protocol=dict(bench=self.config.bench.model_dump(), verify=self.config.verify.model_dump()))
 

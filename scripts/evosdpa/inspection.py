@@ -101,7 +101,7 @@ def inspect_variant(variant: Variant, config: Config, arch: str, build: Build, l
         record.tools = {"cuobjdump": machine.version(cuobjdump)}
         _dump(record, cuobjdump, arch, cubin)
         if record.status is Status.OK:
-            _launches(record, variant, config, arch, library)
+            _launches(record, variant, config, arch, library, build.library_sha256)
     record.ended = evidence.now()
     return record
 
@@ -122,10 +122,10 @@ def _dump(record: Static, cuobjdump: str, arch: str, cubin: Path) -> None:
         record.kernels.append({**kernel, "instructions": families(counts), "total_instructions": sum(counts.values())})
 
 
-def _launches(record: Static, variant: Variant, config: Config, arch: str, library: Path) -> None:
+def _launches(record: Static, variant: Variant, config: Config, arch: str, library: Path, sha256: str) -> None:
     """Fill in occupancy and waves of each problem, as far as the variant describes its launches."""
     limits = machine.ARCHITECTURES.get(arch.rstrip("a"))
-    task = {"library": str(library.resolve()), "problems": config.problems}
+    task = {"library": str(library.resolve()), "sha256": sha256, "problems": config.problems}
     outcome = isolate.run(isolate.python_worker("describe"), 60, task)
     if outcome.status is not Status.OK:
         record.launches = [{"problem": name, "reason": f"sdpa_describe: {outcome.reason}"} for name in config.problems]

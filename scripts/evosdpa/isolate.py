@@ -44,6 +44,8 @@ def run(
 ) -> Outcome:
     """Run a command to its end or its time limit.
 
+    A worker that breaks says why in a report (harness/report.py); any other bad end is told from the exit status.
+
     `task` goes to its stdin as JSON. Lines of JSON that it writes to the pipe whose number is in EVOSDPA_REPORT_FD are
     collected (and given to `on_report` as they come), so that a crash leaves everything reported before it. stdout and
     stderr become the log. At the limit the whole process group gets SIGTERM, then SIGKILL.
@@ -110,6 +112,9 @@ def run(
     if timed_out:
         return Outcome(Status.TIMEOUT, f"did not end within {timeout_s:g} s", log, reports, seconds)
     code = process.returncode
+    broken = next((one["reason"] for one in reports if one.get("event") == "broken"), None)
+    if code > 0 and broken:
+        return Outcome(Status.ERROR, broken, log, reports, seconds)
     if code < 0:
         name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
         return Outcome(Status.ERROR, f"crashed with {name}", log, reports, seconds)
@@ -144,9 +149,3 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
         pass
-
-
-def device_is_healthy(env: dict[str, str], timeout_s: float = 60) -> bool:
-    """Whether a fresh process can still run a kernel on the GPU that `env` shows it: asked after a process there was killed."""
-    code = "import torch; x = torch.ones(1024, device='cuda'); assert float((x + x).sum()) == 2048"
-    return run([sys.executable, "-c", code], timeout_s, env=env).status is Status.OK

@@ -113,11 +113,13 @@ def imports(module: Path) -> tuple[Path, ...]:
 
 
 @cache
-def harness(worker: str) -> str:
-    """Digest of the code that decides a step's numbers: harness/<worker>.py, what it imports from harness/, and problem.py."""
+def harness(worker: str, *kernels: Path) -> str:
+    """Digest of the code that decides a step's numbers: harness/<worker>.py, what it imports from harness/, problem.py, and
+    kernels of the harness itself."""
     module = PACKAGE / "harness" / f"{worker}.py"
     files = [module] + [path for path in imports(module) if path.parent == module.parent or path.name == "problem.py"]
-    return digest("\n".join(f"{path.name}\n{stripped_python(path)}" for path in sorted(files)))
+    texts = [f"{path.name}\n{stripped_python(path)}" for path in sorted(files)]
+    return digest("\n".join([*texts, *([sources(there)] if (there := [path for path in kernels if path.is_file()]) else [])]))
 
 
 def protocol(settings: Any) -> str:
@@ -130,12 +132,16 @@ def _stripped(path: Path) -> str:
     return strip_c(path.read_text())
 
 
+def sources(paths: list[Path]) -> str:
+    """Digest of C or CUDA sources, comments apart, in the given order."""
+    return digest("\n".join(f"{path.name}\n{_stripped(path)}" for path in paths))
+
+
 def build_parts(variant: Variant, flags: list[str], compiler: str) -> dict[str, str]:
     """What a binary depends on."""
-    headers = "\n".join(f"{path.name}\n{_stripped(path)}" for path in includes(variant.source))
     return {
         "source": digest(_stripped(variant.source)),
-        "headers": digest(headers),
+        "headers": sources(list(includes(variant.source))),
         "levers": ",".join("=".join(pair) for pair in variant.levers),
         "flags": " ".join(flags),
         "compiler": compiler,

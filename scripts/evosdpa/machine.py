@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import os
 import platform
@@ -11,8 +9,6 @@ import re
 import shutil
 import subprocess
 import sysconfig
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,24 +186,12 @@ def describe(gpu: Gpu | None) -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the working tree and whether tracked files have changes; empty outside git."""
-    commit = _output(["git", "rev-parse", "HEAD"])
-    if not commit:
-        return {}
-    return {"commit": commit.strip(), "dirty": bool(_output(["git", "status", "--porcelain", "--untracked-files=no"]))}
+    """Commit of the working tree and whether tracked files have changes; empty outside git.
 
-
-@contextlib.contextmanager
-def lock(name: str) -> Iterator[None]:
-    """Hold a machine-wide lock, so that nothing else measures on the same device, also from a second snakemake.
-
-    The kernel releases it when the process ends, however it ends.
+    On a machine without git, or for a copy without its history, $EVOSDPA_COMMIT says which commit was copied there.
     """
-    path = Path(tempfile.gettempdir()) / f"evo-sdpa-{os.getuid()}-{re.sub(r'[^A-Za-z0-9-]+', '_', name)}.lock"
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for {name}: another measurement holds {path}", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    commit = _output(["git", "rev-parse", "HEAD"])
+    if commit:
+        return {"commit": commit.strip(), "dirty": bool(_output(["git", "status", "--porcelain", "--untracked-files=no"]))}
+    told = os.environ.get("EVOSDPA_COMMIT", "").strip()
+    return {"commit": told, "dirty": False, "told_by": "EVOSDPA_COMMIT"} if re.fullmatch(r"[0-9a-f]{40}", told) else {}

@@ -71,7 +71,11 @@ class Plan:
             self.config = configuration.check(raw_config)
             self.gpu = machine.gpu_for(self.config.device)
             self.names = self._names(requested)
-            self._variants = {name: variants.resolve(name) for name in [*self.names, *variants.floors()]}
+            for name in self.config.repeatability.variants:
+                variants.resolve(name)
+            self._variants = {name: variants.resolve(name) for name in [*self.names, *variants.floors(), *self._tools()]}
+            for planted in (*variants.planted(True), *variants.planted(False)):
+                variants.includes(planted.source)
             for variant in self._variants.values():
                 variants.header(variant.source)
                 variants.includes(variant.source)
@@ -100,6 +104,11 @@ class Plan:
             if name not in every:
                 every.append(name)
         return [name for name in every if not self.config.only or name in self.config.only or name in requested]
+
+    @staticmethod
+    def _tools() -> list[str]:
+        """Kernels of the harness itself that are there to be built."""
+        return [variants.FILL_SHARED.stem] if variants.FILL_SHARED.is_file() else []
 
     def variant(self, name: str) -> Variant:
         """The variant of a wildcard."""
@@ -138,18 +147,33 @@ class Plan:
         if device:
             files += [str(RESULTS / device / name / f"{step}.json") for step in steps]
             files.append(str(RESULTS / device / name / "samples.csv.gz"))
+            files += [path for path in self.repeatability_files() if path.split("/")[-2] == name]
         return files
+
+    def devices_here(self) -> list[str]:
+        """Devices on which variants are measured here."""
+        return ([self.device] if self.device else []) + (["cpu"] if any(self.variant(name).on_cpu for name in self.names) else [])
+
+    def repeatability_files(self) -> list[str]:
+        """Evidence of variants against themselves, for those whose kind of device is here."""
+        found = []
+        for name in self.config.repeatability.variants:
+            device = "cpu" if self.variant(name).on_cpu else self.device
+            if device and name in self.names:
+                found.append(str(RESULTS / device / name / "repeatability.json"))
+        return found
+
+    def selftest_files(self) -> list[str]:
+        """The gate's own evidence on every device here for which there are planted kernels."""
+        return [str(RESULTS / device / "selftest" / "selftest.json") for device in self.devices_here() if variants.planted(device == "cpu")]
 
     def rival_files(self) -> list[str]:
         """Rivals' evidence on every device that has variants here."""
-        devices = [self.device] if self.device else []
-        if any(self.variant(name).on_cpu for name in self.names):
-            devices.append("cpu")
-        return [str(RESULTS / device / "rivals" / one) for device in devices for one in ("bench.json", "samples.csv.gz")]
+        return [str(RESULTS / device / "rivals" / one) for device in self.devices_here() for one in ("bench.json", "samples.csv.gz")]
 
     def evidence(self) -> list[str]:
         """All evidence of this machine."""
-        return [path for name in self.names for path in self.chain(name)] + self.rival_files()
+        return [path for name in self.names for path in self.chain(name)] + self.rival_files() + self.selftest_files()
 
     def evidence_files(self) -> list[str]:
         """The evidence of this machine that the gap reads: the JSON files."""
@@ -170,8 +194,8 @@ class Plan:
         """
         entry = SCRIPTS / f"{script}.py"
         found = {entry, *keys.imports(entry)}
-        if script in WORKERS:
-            module = keys.PACKAGE / "harness" / f"{WORKERS[script]}.py"
+        for worker in WORKERS.get(script, ()):
+            module = keys.PACKAGE / "harness" / f"{worker}.py"
             found |= {module, *keys.imports(module)}
         texts = [f"{path.name}\n{keys.stripped_python(path)}" for path in sorted(found)]
         texts += [path.read_text() for path in sorted(path for name in DATA.get(script, ()) for path in keys.PACKAGE.glob(name))]
@@ -184,7 +208,8 @@ class Plan:
 
     def all_sources(self) -> list[str]:
         """Every source and header that decides whether evidence is stale."""
-        found = {path for variant in self._variants.values() for path in (variant.source, *variants.includes(variant.source))}
+        every = [*self._variants.values(), *variants.planted(False)]
+        found = {path for variant in every for path in (variant.source, *variants.includes(variant.source))}
         return sorted(map(str, found))
 
     def sources(self, wildcards: Any) -> list[str]:
@@ -206,6 +231,15 @@ class Plan:
         """Libraries of the floors that a bench interleaves."""
         return [self.library(name) for name in self.floors(wildcards.device == "cpu")]
 
+    def fill_shared_input(self, wildcards: Any) -> list[str]:
+        """The library that fills shared memory before each checked launch, on a GPU."""
+        return [] if wildcards.device == "cpu" else [self.library(name) for name in self._tools()]
+
+    def planted_sources(self, wildcards: Any) -> list[str]:
+        """The planted kernels of a kind of device, and their headers."""
+        every = variants.planted(wildcards.device == "cpu")
+        return sorted({str(path) for variant in every for path in (variant.source, *variants.includes(variant.source))})
+
     # What parameters decide a job
 
     @functools.cache
@@ -215,10 +249,14 @@ class Plan:
         return {
             "compile": lambda: {"compile": config.compile.model_dump()},
             "verify": lambda: {"verify": config.verify.model_dump()},
-            "sanitize": lambda: {"sanitize": config.sanitize.model_dump()},
+            "sanitize": lambda: {"sanitize": config.sanitize.model_dump(), "compile": config.compile.model_dump()},
             "bench": lambda: {"bench": config.bench.model_dump(), "verify": {"tolerance": config.verify.tolerance},
                               "problems": config.problems, "goal": {"problem": config.goal.problem}},
             "profile": lambda: {"profile": config.profile.model_dump()},
+            "selftest": lambda: {"selftest": config.selftest.model_dump(), "compile": config.compile.model_dump(), "verify": config.verify.model_dump(),
+                                 "sanitize": config.sanitize.model_dump()},
+            "repeatability": lambda: {**self._sections("bench"), "goal": config.goal.model_dump(exclude={"time_us"}),
+                                      "repeatability": config.repeatability.model_dump(exclude={"variants"})},
         }[step]()
 
     @functools.cache
@@ -257,6 +295,22 @@ class Plan:
         """Settings that decide times."""
         return self._settings_for("bench", wildcards)
 
+    def selftest_settings(self, wildcards: Any) -> str:
+        """Settings of the gate as it proves itself."""
+        return self._settings("selftest", None)
+
+    def repeatability_settings(self, wildcards: Any) -> str:
+        """Settings that decide how a binary compares with itself."""
+        return self._settings_for("repeatability", wildcards)
+
+    def device_compiler(self, wildcards: Any) -> str:
+        """The compiler for a kind of device."""
+        return machine.compiler_identity(cuda=wildcards.device != "cpu")
+
+    def device_arch(self, wildcards: Any) -> str:
+        """What kernels for a device are compiled for."""
+        return "host" if wildcards.device == "cpu" else self.arch
+
     def profile_settings(self, wildcards: Any) -> str:
         """Settings of the profiler."""
         return self._settings_for("profile", wildcards)
@@ -272,7 +326,7 @@ class Plan:
         return f"{self.gpu.name} {self.gpu.driver}" if self.gpu else ""
 
 
-RULES = ("all", "gap", "report", "record", "check")
+RULES = ("all", "gap", "report", "record", "check", "selftest")
 """Rules that can be asked for by name; every other name on the command line is meant to be a variant's."""
 
 MANY = 100
@@ -282,7 +336,7 @@ DATA = {"inspect_variant": ("occupancy.cpp",), "build_report": ("page/*.jinja", 
 """Files other than Python that a script reads, relative to the package."""
 
 WORKERS = {
-    "inspect_variant": "describe", "verify_variant": "verify", "sanitize_variant": "sanitize", "bench_variant": "bench",
-    "bench_rivals": "bench", "profile_variant": "profile",
+    "inspect_variant": ("describe",), "verify_variant": ("verify",), "sanitize_variant": ("sanitize",), "bench_variant": ("bench",),
+    "bench_rivals": ("bench",), "profile_variant": ("profile",), "selftest_gate": ("verify", "bench", "sanitize"), "measure_repeatability": ("bench",),
 }
-"""The harness module that a script starts as a process of its own."""
+"""The harness modules that a script starts as processes of their own."""

@@ -9,8 +9,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from evosdpa import evidence, isolate, keys, machine
+from evosdpa import device as devices, evidence, isolate, keys, machine
 from evosdpa.config import Config
+from evosdpa.device import Held
 from evosdpa.evidence import Build, Profile, Status, Verify
 from evosdpa.harness.nvtx_names import RANGE
 from evosdpa.progress import Progress
@@ -139,10 +140,10 @@ def profile_variant(variant: Variant, config: Config, device: str, build: Build,
         record.tools = {"ncu": machine.version(ncu)}
         record.device_info = machine.describe(gpu)
         progress = Progress(f"{variant.name} profile", len(config.profile.problems))
-        with machine.lock(gpu.uuid):
+        with devices.hold(gpu) as held:
             for number, problem in enumerate(config.profile.problems, 1):
                 target = report.with_name(f"{report.stem}-{problem}.ncu-rep")
-                _profile_problem(record, ncu, variant, problem, gpu, library, target, config.profile.timeout_s)
+                _profile_problem(record, ncu, held, problem, library, build.library_sha256, target, config.profile.timeout_s)
                 progress.step(number, problem)
                 if record.status is not Status.OK:
                     break
@@ -150,15 +151,15 @@ def profile_variant(variant: Variant, config: Config, device: str, build: Build,
     return record
 
 
-def _profile_problem(record: Profile, ncu: str, variant: Variant, problem: str, gpu: machine.Gpu, library: Path, target: Path,
+def _profile_problem(record: Profile, ncu: str, held: Held, problem: str, library: Path, sha256: str, target: Path,
                      timeout_s: float) -> None:
     """Profile one problem and add its kernels to the record, or set the record's status and reason."""
     target.parent.mkdir(parents=True, exist_ok=True)
     command = [ncu, "--target-processes", "all", "--nvtx", "--nvtx-include", f"{RANGE}/", "--replay-mode", "kernel", "--cache-control",
-               "all", "--clock-control", "none", "--metrics", ",".join(metrics_for(gpu.arch)), "--force-overwrite",
+               "all", "--clock-control", "none", "--metrics", ",".join(metrics_for(held.gpu.arch)), "--force-overwrite",
                "--export", str(target), *isolate.python_worker("profile")]
-    task = {"library": str(library.resolve()), "variant": variant.name, "problem": problem}
-    outcome = isolate.run(command, timeout_s, task, env=machine.visible(gpu))
+    task = {"library": str(library.resolve()), "sha256": sha256, "variant": record.variant, "problem": problem}
+    outcome = held.run(command, timeout_s, task)
     refused = [one["reason"] for one in outcome.reports if one.get("event") == "refused"]
     if "ERR_NVGPUCTRPERM" in outcome.log:
         record.status, record.reason, record.log = Status.NOT_PERMITTED, NOT_PERMITTED, outcome.log
@@ -167,7 +168,7 @@ def _profile_problem(record: Profile, ncu: str, variant: Variant, problem: str, 
     elif outcome.status is not Status.OK:
         record.status, record.reason, record.log = outcome.status, f"{problem}: {outcome.reason}", outcome.log
     else:
-        kernels = parse_raw_page(_raw_page(ncu, target), metrics_for(gpu.arch))
+        kernels = parse_raw_page(_raw_page(ncu, target), metrics_for(held.gpu.arch))
         if not kernels:
             record.status, record.reason, record.log = Status.ERROR, f"{problem}: ncu's report holds no kernel", outcome.log
         for kernel in kernels:

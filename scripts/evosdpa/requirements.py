@@ -1,16 +1,20 @@
-"""What `check` demands of the gap."""
+"""What `check` demands of the gap, and `selftest` of the gate's own evidence."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from evosdpa.evidence import Head, Repeatability, Selftest, Status
+
 
 def complaints(document: dict[str, Any]) -> list[str]:
-    """One line for every required variant that is not ok and current on its device, and for every unreadable evidence file.
+    """One line for every required variant that is not ok and current on its device, for every device on which one was judged by a
+    gate that has not proved itself there, and for every unreadable evidence file.
 
     A CUDA variant counts on the leading device: this machine's GPU, or the recorded one on a machine without.
     """
     lines = [f"evidence left out: {error}" for error in document["errors"]]
+    devices = []
     for name in document["required"]:
         facts = [one for one in document["variants"] if one["name"] == name]
         if not facts:
@@ -18,8 +22,56 @@ def complaints(document: dict[str, Any]) -> list[str]:
             continue
         fact = next((one for one in facts if one["device"] == document["leading_device"]), facts[0])
         where = f"{name} on {fact['device'] or 'any GPU'}"
+        if fact["device"] and fact["device"] not in devices:
+            devices.append(fact["device"])
         if fact["status"] != "ok":
             lines.append(f"{where}: {fact['status']}: {fact['reason']}")
         elif fact["stale"]:
             lines.append(f"{where}: the evidence is stale; changed since: {', '.join(fact['changed'])}")
+    return lines + [line for device in devices for line in _gate(document, device)]
+
+
+def _gate(document: dict[str, Any], device: str) -> list[str]:
+    """What is wrong with the gate's own evidence on a device."""
+    found = next((one for one in document["selftests"] if one["device"] == device), None)
+    lines = []
+    if found is None:
+        if document["planted"]:
+            lines.append(f"selftest on {device}: the gate has not proved itself there; run `snakemake --cores 1 selftest`")
+    elif found["status"] != "ok":
+        lines.append(f"selftest on {device}: {found['reason']}")
+    elif found["stale"]:
+        lines.append(f"selftest on {device}: the evidence is stale; changed since: {', '.join(found['changed'])}")
+    for one in document["repeatability"]:
+        if one["device"] == device and one["status"] != "ok":
+            lines.append(f"{one['variant']} against itself on {device}: {one['status']}: {one['reason']}")
     return lines
+
+
+def told(record: Head) -> list[str]:
+    """The gate's own evidence as lines for a terminal."""
+    if isinstance(record, Selftest):
+        return [_told_of(one) for one in record.results]
+    if isinstance(record, Repeatability):
+        return [f"{record.variant} against itself on {record.device}, {one['kind']} processes, {one['mode']}: {one['tries']} tries, "
+                + ", ".join(f"{one[name]} {name}" for name in ("same", "undecided", "faster", "slower")) for one in record.counts]
+    return []
+
+
+def _told_of(planted: dict[str, Any]) -> str:
+    """One planted kernel's line: what was expected, and what the gate says."""
+    said = planted["missed"] or planted["reason"]
+    if not said and planted["ratio"] is not None:
+        said = f"worst error {planted['ratio']:.2f} of the allowance"
+    mark = "ok    " if planted["status"] == "ok" else "MISSED"
+    return f"{mark} {planted['name']:24} {', '.join(planted['expected']) or 'accepted'}: {said}"
+
+
+def gate_complaints(record: Head) -> list[str]:
+    """One line for everything that the gate's own evidence says against it."""
+    if record.status is Status.OK:
+        return []
+    if isinstance(record, Selftest):
+        wrong = [f"selftest on {record.device}: {one['name']}: {one['missed']}" for one in record.results if one["missed"]]
+        return wrong or [f"selftest on {record.device}: {record.status.value}: {record.reason}"]
+    return [f"{record.variant} against itself on {record.device}: {record.status.value}: {record.reason}"]

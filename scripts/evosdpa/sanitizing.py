@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from evosdpa import evidence, isolate, keys, machine
+from evosdpa import build as building, device as devices, evidence, isolate, keys, machine
 from evosdpa.config import Config
+from evosdpa.device import Held
 from evosdpa.evidence import Build, Sanitize, Status, Verify
 from evosdpa.progress import Progress
-from evosdpa.variants import Variant
+from evosdpa.variants import Variant, includes
 
 ERROR_EXIT = 86
 """Exit status that compute-sanitizer is told to use for findings, unlike any that the worker has."""
 
 _FINDING = re.compile(r"^=+ (?P<text>(?!COMPUTE-SANITIZER|ERROR SUMMARY|RACECHECK SUMMARY|LEAK SUMMARY|Target application).*\S)", re.MULTILINE)
+_LINE = re.compile(r"\bin (?:\S*/)?(?P<file>[\w.-]+\.(?:cu|cuh|h)):(?P<line>\d+)")
 _SUMMARY = re.compile(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)")
 
 
@@ -30,6 +33,15 @@ def findings(log: str) -> tuple[int, list[str]]:
     counts = [int(one or other) for one, other in _SUMMARY.findall(log)]
     lines = [match["text"].strip() for match in _FINDING.finditer(log)]
     return max(counts, default=0), lines[:40]
+
+
+def offending_line(log: str, sources: list[Path]) -> str:
+    """The first line of one of these sources that compute-sanitizer's output names, as file:line; empty when it names none."""
+    by_name = {path.name: path for path in sources}
+    for match in _LINE.finditer(log):
+        if match["file"] in by_name:
+            return f"{by_name[match['file']]}:{match['line']}"
+    return ""
 
 
 def sanitize_variant(variant: Variant, config: Config, device: str, build: Build, verify: Verify, library: Path) -> Sanitize:
@@ -49,9 +61,9 @@ def sanitize_variant(variant: Variant, config: Config, device: str, build: Build
         record.tools = {"compute-sanitizer": machine.version(program)}
         record.device_info = machine.describe(gpu)
         progress = Progress(f"{variant.name} sanitize", len(config.sanitize.tools))
-        with machine.lock(gpu.uuid):
+        with devices.hold(gpu) as held:
             for number, tool in enumerate(config.sanitize.tools, 1):
-                record.results.append(_run_tool(program, tool, config, library, gpu))
+                record.results.append(run_tool(program, tool, held, variant, config, library, build))
                 progress.step(number, tool)
         bad = [one for one in record.results if one["status"] != Status.OK]
         if bad:
@@ -63,20 +75,42 @@ def sanitize_variant(variant: Variant, config: Config, device: str, build: Build
     return record
 
 
-def _run_tool(program: str, tool: str, config: Config, library: Path, gpu: machine.Gpu) -> dict[str, Any]:
-    """One tool's result: tool, status, reason, errors, findings, seconds."""
-    command = [program, "--tool", tool, "--error-exitcode", str(ERROR_EXIT), "--print-limit", "20",
-               *(["--padding", "4096"] if tool == "memcheck" else []), *isolate.python_worker("sanitize")]
-    # Without PyTorch's caching each tensor is an allocation of its own, so that the tools see where it ends.
-    environment = {**machine.visible(gpu), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    outcome = isolate.run(command, config.sanitize.timeout_s, {"library": str(library.resolve())}, env=environment)
+def run_tool(program: str, tool: str, held: Held, variant: Variant, config: Config, library: Path, build: Build) -> dict[str, Any]:
+    """One tool's result: tool, status, reason, errors, findings, seconds, launches, and on findings the offending line.
+
+    What is sanitized is the binary that is timed, which has no line numbers (they would make a reworded comment another
+    binary). Only on findings the source is built once more with them, and the tool runs again for the line alone.
+    """
+    outcome = _under(program, tool, held, config, library, build.library_sha256)
     errors, lines = findings(outcome.log)
     launched = sum(report.get("event") == "launched" for report in outcome.reports)
     result = dict(tool=tool, errors=errors, findings=lines if errors else [], seconds=round(outcome.seconds, 1), launches=launched)
     if errors:
-        return {**result, "status": Status.FAILED.value, "reason": f"{errors} found: {lines[0] if lines else 'see the log'}"}
+        where = _line_of(program, tool, held, variant, config)
+        reason = f"{errors} found: {lines[0] if lines else 'see the log'}{f' at {where}' if where else ''}"
+        return {**result, "status": Status.FAILED.value, "reason": reason, "where": where}
     if outcome.status is not Status.OK:
         return {**result, "status": outcome.status.value, "reason": outcome.reason, "findings": outcome.log.splitlines()[-20:]}
     if not launched:
         return {**result, "status": Status.UNSUPPORTED.value, "reason": "the variant takes none of the small cases"}
     return {**result, "status": Status.OK.value, "reason": ""}
+
+
+def _under(program: str, tool: str, held: Held, config: Config, library: Path, sha256: str) -> isolate.Outcome:
+    """Run the worker under one tool."""
+    command = [program, "--tool", tool, "--error-exitcode", str(ERROR_EXIT), "--print-limit", "20",
+               *(["--padding", "4096"] if tool == "memcheck" else []), *isolate.python_worker("sanitize")]
+    # Without PyTorch's caching each tensor is an allocation of its own, so that the tools see where it ends.
+    environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    return held.run(command, config.sanitize.timeout_s, {"library": str(library.resolve()), "sha256": sha256}, env=environment)
+
+
+def _line_of(program: str, tool: str, held: Held, variant: Variant, config: Config) -> str:
+    """Where in the sources the tool finds something; empty when that build or run does not tell."""
+    with tempfile.TemporaryDirectory(prefix="evosdpa-") as scratch:
+        folder = Path(scratch)
+        built = building.compile_variant(variant, config, held.gpu.arch, folder, ("-lineinfo",))
+        if built.status is not Status.OK:
+            return ""
+        outcome = _under(program, tool, held, config, folder / "kernel.so", built.library_sha256)
+    return offending_line(outcome.log, [variant.source, *includes(variant.source)])

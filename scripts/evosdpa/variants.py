@@ -10,18 +10,26 @@ from pathlib import Path
 
 import yaml
 
+from evosdpa.harness.checks import Check
+
 KERNELS = Path("kernels")
 FLOORS = KERNELS / "floors"
+PLANTED = KERNELS / "planted"
+HARNESS = KERNELS / "harness"
 INCLUDE = KERNELS / "include"
+FILL_SHARED = HARNESS / "fill_shared.cu"
+"""What verify runs before each launch on a GPU, so that shared memory holds a known pattern; no variant."""
 SUFFIXES = (".cu", ".cpp")
 
-STEM = r"(?!(?:rivals|all|record|check|compile|inspect|verify|sanitize|bench|profile|gap|report)\b)[A-Za-z][A-Za-z0-9_]*"
+STEM = r"(?!(?:rivals|all|record|check|compile|inspect|verify|sanitize|bench|profile|gap|report|selftest|planted|repeatability)\b)[A-Za-z][A-Za-z0-9_]*"
 """A variant's stem: a C identifier, so that it is also a safe path and target; names of rules are taken."""
 LEVERS = r"[A-Z][A-Z0-9_]*=[A-Za-z0-9_]+"
 NAME = rf"{STEM}(?:@{LEVERS}(?:,{LEVERS})*)?"
 """A variant's name: the stem, then @LEVER=value pairs sorted by lever."""
 
 HEADER_KEYS = ("title", "parent", "idea", "expects", "levers")
+PLANTED_KEYS = ("title", "idea", "rejected_by", "where", "runs_on")
+DEVICE_KINDS = ("cpu", "gpu")
 
 _HEADER = re.compile(r"/\*\s*evo-sdpa[ \t]*\n(.*?)\*/", re.DOTALL)
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
@@ -40,6 +48,12 @@ class Header:
     idea: str = ""
     expects: str = ""
     levers: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    rejected_by: tuple[Check, ...] = ()
+    """Planted kernels: every check that must say no; empty for the honest control."""
+    where: tuple[str, ...] = ()
+    """Planted kernels: words of which each wrong case's name holds one; empty when the flaw shows anywhere."""
+    runs_on: tuple[str, ...] = DEVICE_KINDS
+    """Planted kernels: kinds of device on which the flaw can exist."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +64,23 @@ class Variant:
     stem: str
     source: Path
     levers: tuple[tuple[str, str], ...] = ()
+    for_host: bool = False
+    """A planted .cu that the host compiler builds for the CPU: one source serves both."""
 
     @property
     def on_cpu(self) -> bool:
         """Whether the variant runs on the CPU (a .cpp) instead of a GPU (a .cu)."""
-        return self.source.suffix == ".cpp"
+        return self.for_host or self.source.suffix == ".cpp"
 
 
 @cache
 def sources() -> dict[str, Path]:
-    """Every source by stem: kernels/*.cu and *.cpp, and kernels/floors/ likewise.
+    """Every source by stem: kernels/*.cu and *.cpp, and kernels/floors/ and kernels/harness/ likewise.
 
     Raises VariantError for two sources of one stem or a file name that is no valid stem.
     """
     found: dict[str, Path] = {}
-    for path in sorted([*KERNELS.glob("*"), *FLOORS.glob("*")]):
+    for path in sorted([*KERNELS.glob("*"), *FLOORS.glob("*"), *HARNESS.glob("*")]):
         if path.suffix not in SUFFIXES or not path.is_file():
             continue
         if not re.fullmatch(STEM, path.stem):
@@ -79,6 +95,20 @@ def sources() -> dict[str, Path]:
 def floors() -> tuple[str, ...]:
     """The stems of the floors."""
     return tuple(stem for stem, path in sources().items() if path.parent == FLOORS)
+
+
+def planted(on_cpu: bool) -> list[Variant]:
+    """The planted kernels for a kind of device, by name; no variants: they are there to be rejected.
+
+    Raises VariantError for a file or header that cannot be used.
+    """
+    found = []
+    for path in sorted(PLANTED.glob("*.cu")):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", path.stem):
+            raise VariantError(f"{path}: a planted kernel's file name must be lower-case letters, digits and _")
+        if DEVICE_KINDS[0 if on_cpu else 1] in header(path).runs_on:
+            found.append(Variant(path.stem, path.stem, path, for_host=on_cpu))
+    return found
 
 
 def resolve(name: str) -> Variant:
@@ -140,9 +170,10 @@ def header(source: Path) -> Header:
 
     if not isinstance(data, dict):
         raise VariantError(f"{source}:{first_line}: the evo-sdpa block must be 'key: value' lines")
+    known = PLANTED_KEYS if source.parent == PLANTED else HEADER_KEYS
     for key in data:
-        if key not in HEADER_KEYS:
-            raise VariantError(f"{source}:{line_of(str(key))}: unknown key {key!r}; known: {', '.join(HEADER_KEYS)}")
+        if key not in known:
+            raise VariantError(f"{source}:{line_of(str(key))}: unknown key {key!r}; known: {', '.join(known)}")
     for key in ("title", "idea", "expects"):
         if key in data and not isinstance(data[key], str):
             raise VariantError(f"{source}:{line_of(key)}: {key} must be text")
@@ -161,10 +192,19 @@ def header(source: Path) -> Header:
             isinstance(one, (int, str)) and not isinstance(one, bool) and re.fullmatch(r"\w+", str(one)) for one in values
         ):
             raise VariantError(f"{source}:{line_of(str(lever))}: lever {lever} needs a list of numbers or words")
+
+    def words(key: str, allowed: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        values = data.get(key) if data.get(key) is not None else []
+        if not isinstance(values, list) or not all(isinstance(one, str) and (allowed is None or one in allowed) for one in values):
+            choice = f" of: {', '.join(allowed)}" if allowed else " of words"
+            raise VariantError(f"{source}:{line_of(key)}: {key} must be a list{choice}")
+        return tuple(values)
+
     return Header(
         title=data["title"], parent=parent, idea=data.get("idea", ""), expects=data.get("expects", ""),
         levers={str(lever): tuple(values) for lever, values in levers.items()},
-    )
+        rejected_by=tuple(Check(one) for one in words("rejected_by", tuple(Check))), where=words("where"),
+        runs_on=words("runs_on", DEVICE_KINDS) or DEVICE_KINDS)
 
 
 @cache

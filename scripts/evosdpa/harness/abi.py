@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import hashlib
+import os
+from pathlib import Path
 from typing import Any
 
 from evosdpa.problem import DTYPES, Problem
@@ -14,7 +18,13 @@ class ContractError(Exception):
     """A library that does not keep the contract; one line."""
 
 
-class _Strides(ctypes.Array):
+class LaunchError(Exception):
+    """sdpa_launch returned an error; one line with its number."""
+
+
+class Strides(ctypes.Array):
+    """Strides of batch, head and row, in elements."""
+
     _type_ = ctypes.c_int64
     _length_ = 3
 
@@ -26,7 +36,7 @@ class SdpaProblem(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("batch", "heads_q", "heads_kv", "seq_q", "seq_kv", "head_dim", "dtype", "causal")),
         ("scale", ctypes.c_float),
         *((name, ctypes.c_void_p) for name in ("q", "k", "v", "o")),
-        *((f"{name}_stride", _Strides) for name in ("q", "k", "v", "o")),
+        *((f"{name}_stride", Strides) for name in ("q", "k", "v", "o")),
         ("workspace", ctypes.c_void_p),
     ]
 
@@ -52,20 +62,43 @@ def struct_for(problem: Problem) -> SdpaProblem:
     return SdpaProblem(
         batch=problem.batch, heads_q=problem.heads_q, heads_kv=problem.heads_kv, seq_q=problem.seq_q,
         seq_kv=problem.seq_kv, head_dim=problem.head_dim, dtype=DTYPES[problem.dtype], causal=int(problem.causal),
-        scale=problem.scale, q_stride=_Strides(*q), k_stride=_Strides(*kv), v_stride=_Strides(*kv), o_stride=_Strides(*q))
+        scale=problem.scale, q_stride=Strides(*q), k_stride=Strides(*kv), v_stride=Strides(*kv), o_stride=Strides(*q))
+
+
+def load(path: str, sha256: str) -> ctypes.CDLL:
+    """Load the very bytes whose hash is `sha256` (its first 16 hexadecimal digits, as build.json has them).
+
+    The file is read once, hashed, and loaded from a sealed copy in memory, so that what runs is what was hashed, whatever
+    happens to the file meanwhile; and a file loaded twice is two libraries with a state each. Raises ContractError.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ContractError(f"{path} cannot be read: {error.strerror}") from None
+    found = hashlib.sha256(data).hexdigest()[:16]
+    if found != sha256:
+        raise ContractError(f"{path} is not the file that build.json describes (hash {found}, not {sha256}); delete it to have it made again")
+    copy = os.memfd_create(Path(path).name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(copy, "wb", closefd=False) as file:
+            file.write(data)
+        fcntl.fcntl(copy, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        # The descriptor stays open: the loader takes a path that it has seen for the same library, so no number may come twice.
+        return ctypes.CDLL(f"/proc/self/fd/{copy}", mode=ctypes.RTLD_LOCAL)
+    except OSError as error:
+        raise ContractError(f"{path} cannot be loaded: {error}") from None
 
 
 class Library:
     """A loaded variant.
 
-    Raises ContractError when the file cannot be loaded or lacks one of the three required functions.
+    Raises ContractError when the file is not the one that was built, cannot be loaded or lacks one of the three required
+    functions.
     """
 
-    def __init__(self, path: str) -> None:
-        try:
-            self._library = ctypes.CDLL(path, mode=ctypes.RTLD_LOCAL)
-        except OSError as error:
-            raise ContractError(f"{path} cannot be loaded: {error}") from None
+    def __init__(self, path: str, sha256: str) -> None:
+        self.sha256 = sha256
+        self._library = load(path, sha256)
         try:
             self._supports = self._library.sdpa_supports
             self._workspace = self._library.sdpa_workspace_bytes
@@ -91,10 +124,10 @@ class Library:
         return self._workspace(ctypes.byref(struct))
 
     def launch(self, struct: SdpaProblem, stream: int = 0) -> None:
-        """Enqueue one launch. Raises RuntimeError with the CUDA error's number when the variant returns one."""
+        """Enqueue one launch. Raises LaunchError with the CUDA error's number when the variant returns one."""
         code = self._launch(ctypes.byref(struct), stream)
         if code:
-            raise RuntimeError(f"sdpa_launch returned CUDA error {code}")
+            raise LaunchError(f"sdpa_launch returned CUDA error {code}")
 
     def describe(self, struct: SdpaProblem) -> list[dict[str, Any]] | None:
         """Launch configuration of every kernel for this problem; None when the variant does not tell."""

@@ -1,6 +1,6 @@
 """Worker: time subjects on problems in every mode.
 
-Task: device, libraries {name: path}, floors [names among them], rivals [names], problems, modes, processes [indexes], seed,
+Task: device, libraries {name: {path, sha256}}, floors [names among them], rivals [names], problems, modes, processes [indexes], seed,
 samples, replay_us, mode_budget_s, max_call_s, tolerance. On a GPU each process index is a worker of its own; on a CPU this
 worker forks one child an index, which saves importing PyTorch each time.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import random
 import sys
-import traceback
 from functools import partial
 from typing import Any
 
@@ -21,22 +20,33 @@ from evosdpa.harness import report
 from evosdpa.harness.compare import compare, pytorch, reference
 from evosdpa.harness.rivals import default_backend, rivals_for
 from evosdpa.harness.subjects import Inputs, LibrarySubject, Refused, RivalSubject, Subject
-from evosdpa.harness.timing import CpuTimer, GpuTimer, clocks_reader, first_line
+from evosdpa.harness.report import first_line
+from evosdpa.harness.timing import ClockReader, CpuTimer, GpuTimer
 from evosdpa.problem import Problem
 
+RENEWED = 15_485_863
+"""Added to the seed for the inputs of each mode's last round: values that no earlier launch has seen."""
 
-def _subjects(task: dict[str, Any], inputs: Inputs, send: Any) -> list[Subject]:
-    """Everything that takes the problem; what refuses is reported with its reason."""
+
+def _subjects(task: dict[str, Any], inputs: Inputs, order: random.Random, send: Any) -> list[Subject]:
+    """Everything that takes the problem; what refuses is reported with its reason.
+
+    Made in an order drawn anew in each process: where an output lies in memory is worth a percent, and a fixed order would give
+    the same subject the better place in all of them.
+    """
     available = {rival.name: rival for rival in rivals_for(task["device"])}
     makers = [
-        *((name, lambda name=name, path=path: LibrarySubject(name, path, inputs, checked=name not in task["floors"]))
-          for name, path in task["libraries"].items()),
+        *((name, lambda name=name, file=file: LibrarySubject(name, file["path"], file["sha256"], inputs, checked=name not in task["floors"]))
+          for name, file in task["libraries"].items()),
         *((name, lambda name=name: RivalSubject(available[name], inputs)) for name in task["rivals"]),
     ]
     subjects = []
-    for name, make in makers:
+    for name, make in order.sample(makers, len(makers)):
         try:
-            subjects.append(make())
+            subject = make()
+            subjects.append(subject)
+            if name in task["libraries"]:
+                send(event="loaded", name=name, sha256=subject.sha256)
         except Refused as reason:
             send(event="skip", name=name, status="unsupported", reason=str(reason))
         except Exception as error:  # one that breaks must not end the others
@@ -75,7 +85,7 @@ class _Judge:
     """Compares what timed launches left behind with the float64 reference of their input set.
 
     Outputs were poisoned just before the clock ran, so all of them must be finite; set 0 and some drawn at random are compared
-    in full. References are kept: every mode asks for set 0.
+    in full.
     """
 
     DRAWN = 2
@@ -85,29 +95,62 @@ class _Judge:
         self._random = random.Random(seed)
         self._references: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def _reference(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if index not in self._references:
-            problem, tensors = self._inputs.problem, self._inputs.sets[index]
-            self._references[index] = reference(problem, *tensors), pytorch(problem, *tensors)
-        return self._references[index]
-
-    def _fault(self, subject: Subject, sets: int, compared: list[int]) -> str:
+    def _fault(self, subject: Subject, sets: int, compared: list[int], references: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> str:
+        problem = self._inputs.problem
         for index in range(sets):
             if not bool(torch.isfinite(subject.output(index)).all()):
                 return f"input set {index} of {sets}: the timed launches left values that are not finite"
         for index in compared:
-            judged = compare(self._inputs.problem, subject.output(index), *self._reference(index), self._tolerance)
+            if index not in references:
+                tensors = self._inputs.sets[index]
+                references[index] = reference(problem, *tensors), pytorch(problem, *tensors)
+            judged = compare(problem, subject.output(index), *references[index], self._tolerance)
             if judged.reason:
                 return f"input set {index} of {sets}: {judged.reason}"
         return ""
 
-    def check(self, subjects: list[Subject], sets: int, send: Any) -> None:
-        """Report each subject's outputs of `sets` input sets as right or wrong."""
+    def check(self, subjects: list[Subject], sets: int, send: Any, renewed: bool) -> None:
+        """Report each subject's outputs of `sets` input sets as right or wrong, for the inputs as they are now: the first ones,
+        whose references are kept for the next mode, or renewed ones."""
         compared = [0, *self._random.sample(range(1, sets), min(self.DRAWN, sets - 1))]
+        references = {} if renewed else self._references
         for subject in subjects:
             if subject.checked:
-                fault = self._fault(subject, sets, compared)
+                fault = self._fault(subject, sets, compared, references)
                 send(event="output", name=subject.name, ok=not fault, reason=fault)
+
+
+def _time_mode(timer: Any, mode: str, subjects: list[Subject], inputs: Inputs, judge: _Judge, longest_us: float, seed: int,
+               clocks: ClockReader, send: Any) -> None:
+    """Time all subjects in one mode, judge what the timed launches left behind, report everything."""
+    sets = timer.sets_for(inputs.problem, mode)
+    rows: dict[str, list[float]] = {}
+
+    def renew() -> None:
+        judge.check([subject for subject in subjects if subject.name in rows and not subject.reads_in_place], sets, send, False)
+        inputs.renew(seed + RENEWED)
+
+    before, late = clocks.all(), timer.late
+    for name, _, time_us in timer.samples(subjects, mode, inputs.problem, inputs, longest_us, renew):
+        rows.setdefault(name, []).append(round(time_us, 4))
+        clocks.glance()
+    for name, times in rows.items():
+        send(event="samples", name=name, times_us=times, launches=timer.launches[name])
+    send(event="clocks", before=before, during=clocks.during(), after=clocks.all(), late=timer.late - late, samples=sum(map(len, rows.values())))
+    for name, reason in timer.failures.items():
+        send(event="skip", name=name, status="error", reason=reason)
+    judge.check([subject for subject in subjects if subject.name in rows and subject.reads_in_place], sets, send, True)
+    inputs.renew(seed)
+
+
+def _spans(timer: GpuTimer, subjects: list[Subject], rough: dict[str, float], send: Any) -> None:
+    """Report events against the kernels' own record, of every subject that is checked."""
+    for subject in subjects:
+        if subject.checked:
+            try:
+                send(event="span", name=subject.name, **timer.span(subject, rough[subject.name]))
+            except Exception as error:  # the activity record needs CUPTI, which may be missing or taken
+                send(event="span", name=subject.name, reason=first_line(error))
 
 
 def measure(task: dict[str, Any], process: int) -> None:
@@ -117,17 +160,15 @@ def measure(task: dict[str, Any], process: int) -> None:
         torch.set_num_threads(1)
     task = {**task, "seed": task["seed"] + 7919 * process}
     timer = GpuTimer(task) if task["device"] == "cuda" else CpuTimer(task)
-    read_clocks = clocks_reader(task["device"])
+    clocks = ClockReader(task["device"])
+    order = random.Random(task["seed"])
     rates: dict[str, float] = {}
     for name in task["problems"]:
         problem = problems.parse(name)
         inputs = Inputs(problem, task["device"])
         inputs.grow(1, task["seed"])
-
-        def send(**fields: Any) -> None:
-            report.send(process=process, problem=name, **fields)
-
-        subjects = _subjects(task, inputs, send)
+        send = partial(report.send, process=process, problem=name)
+        subjects = _subjects(task, inputs, order, send)
         rough = _affordable(subjects, timer, task, problem, rates, send)
         subjects = [subject for subject in subjects if subject.name in rough]
         wanted = set(task["libraries"]) - set(task["floors"])
@@ -135,17 +176,9 @@ def measure(task: dict[str, Any], process: int) -> None:
             continue  # the anchors alone are not worth the time
         judge = _Judge(inputs, task["tolerance"], task["seed"])
         for mode in task["modes"]:
-            before = read_clocks()
-            late = timer.late
-            rows: dict[str, list[float]] = {}
-            for subject_name, _, time_us in timer.samples(subjects, mode, problem, inputs, max(rough.values())):
-                rows.setdefault(subject_name, []).append(round(time_us, 4))
-            for subject_name, times in rows.items():
-                send(event="samples", mode=mode, name=subject_name, times_us=times, launches=timer.launches[subject_name])
-            send(event="clocks", mode=mode, before=before, after=read_clocks(), late=timer.late - late)
-            for subject_name, reason in timer.failures.items():
-                send(event="skip", mode=mode, name=subject_name, status="error", reason=reason)
-            judge.check([subject for subject in subjects if subject.name in rows], timer.sets_for(problem, mode), partial(send, mode=mode))
+            _time_mode(timer, mode, subjects, inputs, judge, max(rough.values()), task["seed"], clocks, partial(send, mode=mode))
+        if process == 0 and task["device"] == "cuda":
+            _spans(timer, subjects, rough, send)
         del subjects, inputs, judge
         if task["device"] == "cuda":
             torch.cuda.empty_cache()
@@ -163,14 +196,9 @@ def main() -> None:
     for process in task["processes"]:
         child = os.fork()
         if child == 0:
-            try:
-                measure(task, process)
-                sys.stdout.flush()
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                sys.stderr.flush()
-                os._exit(1)
+            report.run(partial(measure, task, process))
+            sys.stdout.flush()
+            os._exit(0)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
             os.kill(os.getpid(), os.WTERMSIG(status))  # end the way it ended
@@ -179,4 +207,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

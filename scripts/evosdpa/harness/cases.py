@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from evosdpa.harness.abi import SdpaProblem, WORKSPACE_ALIGNMENT, _Strides, struct_for
+from evosdpa.harness.abi import Strides, WORKSPACE_ALIGNMENT, struct_for
 from evosdpa.harness.dtypes import TORCH_DTYPES
 from evosdpa.problem import Problem
 
-FAMILIES = ("normal", "peaked", "sentinel", "large", "outliers", "equal")
+FAMILIES = ("normal", "peaked", "sentinel", "large", "outliers", "equal", "nan")
 """normal: N(0,1). peaked: q x 4. sentinel: each query is one key, so each row must return one row of v. large: q x 8,
-k x 2, overflows without subtracting the maximum. outliers: N(0,1) + N(0,100)*Bernoulli(0.001), FlashAttention-3's accuracy
-input. equal: all keys alike, so every row is a plain mean. Never uniform [0,1): mean(V) passes there."""
+k x 8, where exp overflows fp32 unless the row's maximum is subtracted first. outliers: N(0,1) + N(0,100)*Bernoulli(0.001),
+FlashAttention-3's accuracy input. equal: all keys alike, so every row is a plain mean. nan: normal, and one element of one key
+is NaN, which must reach every row that sees this key and no other. Never uniform [0,1): mean(V) passes there."""
 
 _SHAPES = (
     # kind, batch, heads_q, heads_kv, seq_q, seq_kv
@@ -110,7 +111,7 @@ def inputs(spec: CaseSpec, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch
         group = problem.heads_q // problem.heads_kv
         q = 4 * k.repeat_interleave(group, dim=1)[:, :, target]
     elif spec.family == "large":
-        q, k = q * 8, k * 2
+        q, k = q * 8, k * 8
     elif spec.family == "outliers":
         def spread(tensor: torch.Tensor) -> torch.Tensor:
             hit = torch.rand(tensor.shape, generator=generator) < 0.001
@@ -118,6 +119,9 @@ def inputs(spec: CaseSpec, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch
         q, k, v = spread(q), spread(k), spread(v)
     elif spec.family == "equal":
         k = k[:, :, :1].expand(-1, -1, problem.seq_kv, -1)
+    elif spec.family == "nan":
+        place = [int(torch.randint(size, (), generator=generator)) for size in k.shape]
+        k[tuple(place)] = float("nan")
     dtype = TORCH_DTYPES[problem.dtype]
     return q.to(dtype), k.to(dtype), v.to(dtype)
 
@@ -176,7 +180,7 @@ class Bound:
         self.struct = struct_for(problem)
         for name, guarded in zip("qkvo", [*self.inputs, self.output]):
             setattr(self.struct, name, guarded.data.data_ptr())
-            setattr(self.struct, f"{name}_stride", _Strides(*guarded.data.stride()[:3]))
+            setattr(self.struct, f"{name}_stride", Strides(*guarded.data.stride()[:3]))
         self.workspace: torch.Tensor | None = None
         self._device = device
 

@@ -1,4 +1,4 @@
-"""Worker: ask a library which launches it would make. Task: library, problems (names). Needs neither GPU nor PyTorch."""
+"""Worker: ask a library which launches it would make. Task: library, sha256, problems (names). Needs neither GPU nor PyTorch."""
 
 from evosdpa import problem as problems
 from evosdpa.harness import report
@@ -8,7 +8,7 @@ from evosdpa.harness.abi import Library, struct_for
 def main() -> None:
     """Report one entry a problem and kernel: problem, grid, block, dynamic_shared_bytes, kernel; or problem and reason."""
     task = report.read_task()
-    library = Library(task["library"])
+    library = Library(task["library"], task["sha256"])
     for name in task["problems"]:
         launches = library.describe(struct_for(problems.parse(name)))
         if not launches:
@@ -19,4 +19,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

@@ -1,4 +1,4 @@
-"""Worker under Nsight Compute: launch one variant on one problem inside the NVTX range. Task: library, variant, problem."""
+"""Worker under Nsight Compute: launch one variant on one problem inside the NVTX range. Task: library, sha256, variant, problem."""
 
 import torch
 
@@ -17,7 +17,7 @@ def main() -> None:
     inputs = Inputs(problem, "cuda")
     inputs.grow(1, 1)
     try:
-        subject = LibrarySubject(task["variant"], task["library"], inputs, checked=True)
+        subject = LibrarySubject(task["variant"], task["library"], task["sha256"], inputs, checked=True)
     except Refused as reason:
         report.send(event="refused", reason=str(reason))
         return
@@ -34,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

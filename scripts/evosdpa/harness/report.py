@@ -10,6 +10,8 @@ import json
 import os
 import signal
 import sys
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
@@ -27,3 +29,24 @@ def send(**fields: Any) -> None:
     fd = int(os.environ["EVOSDPA_REPORT_FD"])
     while data:
         data = data[os.write(fd, data):]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, with its class when that says more than the message."""
+    lines = str(error).strip().splitlines()
+    plain = type(error).__module__.startswith("evosdpa") or type(error) in (RuntimeError, ValueError)
+    if not lines:
+        return type(error).__name__
+    return lines[0][:300] if plain else f"{type(error).__name__}: {lines[0][:300]}"
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a worker's main. What breaks it is reported in one line (event `broken`) before the process ends with status 3; the
+    traceback goes to the log. No orderly exit then: after a CUDA error every further CUDA call would fail too."""
+    try:
+        main()
+    except Exception as error:
+        traceback.print_exc()
+        sys.stderr.flush()
+        send(event="broken", reason=first_line(error))
+        os._exit(3)

@@ -1,4 +1,4 @@
-"""Worker under compute-sanitizer: launch one variant once on each small case. Task: library."""
+"""Worker under compute-sanitizer: launch one variant once on each small case. Task: library, sha256."""
 
 import torch
 
@@ -12,7 +12,7 @@ def main() -> None:
     """Launch, read the output back, report. Tensors are filled on the host and copied, so that every byte the tools see in
     use was written by somebody, and no kernel but the variant's runs. None of the cases is strided."""
     task = report.read_task()
-    library = Library(task["library"])
+    library = Library(task["library"], task["sha256"])
     stream = torch.cuda.Stream()
     for number, spec in enumerate(sanitizer_cases()):
         host = Bound(spec, number, "cpu")
@@ -41,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

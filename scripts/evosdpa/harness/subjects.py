@@ -25,16 +25,23 @@ class Inputs:
     device: str
     sets: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
-    def grow(self, count: int, seed: int) -> None:
-        """Have at least `count` sets."""
+    def _values(self, number: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         problem, dtype = self.problem, TORCH_DTYPES[self.problem.dtype]
         q_shape = (problem.batch, problem.heads_q, problem.seq_q, problem.head_dim)
         kv_shape = (problem.batch, problem.heads_kv, problem.seq_kv, problem.head_dim)
-        for number in range(len(self.sets), count):
-            generator = torch.Generator(self.device).manual_seed(seed + number)
-            self.sets.append(tuple(
-                torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32).to(dtype)
-                for shape in (q_shape, kv_shape, kv_shape)))
+        generator = torch.Generator(self.device).manual_seed(seed + number)
+        return tuple(torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32).to(dtype)
+                     for shape in (q_shape, kv_shape, kv_shape))
+
+    def grow(self, count: int, seed: int) -> None:
+        """Have at least `count` sets."""
+        self.sets += [self._values(number, seed) for number in range(len(self.sets), count)]
+
+    def renew(self, seed: int) -> None:
+        """Give every set the values of another seed, in place: the same pointers hold other inputs."""
+        for number, tensors in enumerate(self.sets):
+            for tensor, values in zip(tensors, self._values(number, seed)):
+                tensor.copy_(values)
 
 
 class Subject:
@@ -43,6 +50,8 @@ class Subject:
     name: str
     checked: bool = True
     """Whether its outputs mean attention; floors' do not."""
+    reads_in_place: bool = False
+    """Whether every launch reads the sets' own tensors, so that values renewed in place must show in its output."""
 
     def launch(self, index: int) -> None:
         """Enqueue one forward of set `index`."""
@@ -58,11 +67,13 @@ class Subject:
 
 
 class LibrarySubject(Subject):
-    """A variant or floor behind the C contract. Raises Refused when it does not take the problem."""
+    """A variant or floor behind the C contract. Raises Refused when it does not take the problem, ContractError."""
 
-    def __init__(self, name: str, path: str, inputs: Inputs, checked: bool) -> None:
-        self.name, self.checked = name, checked
-        self._library = Library(path)
+    reads_in_place = True
+
+    def __init__(self, name: str, path: str, sha256: str, inputs: Inputs, checked: bool) -> None:
+        self.name, self.checked, self.sha256 = name, checked, sha256
+        self._library = Library(path, sha256)
         self._inputs = inputs
         self._structs: list[SdpaProblem] = []
         self._outputs: list[torch.Tensor] = []
@@ -90,7 +101,7 @@ class LibrarySubject(Subject):
         return self._structs[index]
 
     def launch(self, index: int) -> None:
-        """Enqueue one forward of set `index`; raises RuntimeError when the variant returns an error."""
+        """Enqueue one forward of set `index`; raises LaunchError when the variant returns an error."""
         stream = torch.cuda.current_stream().cuda_stream if self._inputs.device == "cuda" else 0
         self._library.launch(self._struct(index), stream)
 

@@ -15,11 +15,15 @@ from typing import Any
 import torch
 
 from evosdpa.harness.nvtx import launch_range
+from evosdpa.harness.report import first_line
 from evosdpa.harness.subjects import Inputs, Subject
 from evosdpa.problem import Problem
 
 Sample = tuple[str, int, float]
 """Name of the subject, round, microseconds."""
+
+Renew = Callable[[], None]
+"""Called before a mode's last round: gives every input set other values in place."""
 
 STREAM_L2_MULTIPLE = 3
 """Stream mode rotates over inputs and outputs of at least this multiple of the L2 cache."""
@@ -38,6 +42,9 @@ TRIAL_LAUNCHES = 10
 
 EAGER_CALLS = 100
 
+SPAN_LAUNCHES, SPAN_US = 3, 300.0
+"""Events are compared with the kernels' own record over at least so many launches and about so many microseconds."""
+
 MIN_SAMPLES = 5
 
 
@@ -49,12 +56,6 @@ def launches_for(single_us: float, replay_us: float) -> int:
 def samples_for(single_us: float, launches: int, wanted: int, budget_s: float) -> int:
     """Samples to take: as many as wanted, fewer when calls are slow, never under MIN_SAMPLES."""
     return max(MIN_SAMPLES, min(wanted, int(budget_s * 1e6 / max(single_us * launches, 1e-3))))
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, with its class when there is none."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 class GpuTimer:
@@ -161,7 +162,19 @@ class GpuTimer:
                 return elapsed
         raise RuntimeError(f"{name}: the host never queued a graph replay in time")
 
-    def graph_samples(self, subjects: list[Subject], mode: str, sets: int, problem: Problem) -> Iterator[Sample]:
+    def _renewed(self, subjects: list[Subject], renew: Renew) -> list[Subject]:
+        """Renew the inputs for the last round. Returns the subjects that take part in it: those that read their inputs in place.
+        Their outputs are poisoned, so that only launches on the new inputs can make them right."""
+        renew()
+        again = [subject for subject in subjects if subject.reads_in_place]
+        torch.cuda.synchronize()
+        with torch.cuda.stream(self.stream):
+            for subject in again:
+                subject.poison()
+            self.stream.synchronize()
+        return again
+
+    def graph_samples(self, subjects: list[Subject], mode: str, sets: int, problem: Problem, renew: Renew) -> Iterator[Sample]:
         """Modes warm (one set) and stream (rotating sets): graph replay time over launches in it."""
         graphs: dict[str, torch.cuda.CUDAGraph] = {}
         slowest = 0.0
@@ -177,14 +190,16 @@ class GpuTimer:
 
         subjects = self._prepared(subjects, prepare)
         rounds = samples_for(slowest, 1, self._task["samples"], self._task["mode_budget_s"])
-        for number in range(rounds):
+        for number in range(rounds + 1):
+            if number == rounds:
+                subjects = self._renewed(subjects, renew)
             for subject in self._random.sample(subjects, len(subjects)):
                 with launch_range(subject.name, problem.name, mode):
                     elapsed = self._timed(subject.name, graphs[subject.name].replay)
                 if elapsed is not None:
                     yield subject.name, number, elapsed / self.launches[subject.name]
 
-    def cold_samples(self, subjects: list[Subject], sets: int, problem: Problem, single_us: float) -> Iterator[Sample]:
+    def cold_samples(self, subjects: list[Subject], sets: int, problem: Problem, single_us: float, renew: Renew) -> Iterator[Sample]:
         """Mode cold: one launch between two events after the L2 cache was overwritten. Contains about 2 us of event overhead."""
         rounds = samples_for(single_us, 1, self._task["samples"], self._task["mode_budget_s"])
 
@@ -200,7 +215,9 @@ class GpuTimer:
             self._driver.cuCtxResetPersistingL2Cache()
             self._flush.fill_(number % 255)
 
-        for number in range(rounds):
+        for number in range(rounds + sets):
+            if number == rounds:  # the last rounds, one for each set
+                subjects = self._renewed(subjects, renew)
             for subject in self._random.sample(subjects, len(subjects)):
                 self.launches[subject.name] = 1
                 with launch_range(subject.name, problem.name, "cold"):
@@ -208,7 +225,7 @@ class GpuTimer:
                 if elapsed is not None:
                     yield subject.name, number, elapsed
 
-    def eager_samples(self, subjects: list[Subject], problem: Problem, single_us: float) -> Iterator[Sample]:
+    def eager_samples(self, subjects: list[Subject], problem: Problem, single_us: float, renew: Renew) -> Iterator[Sample]:
         """Mode eager: wall time of a loop of calls from Python to the end of the last, over their number."""
         calls = max(2, min(EAGER_CALLS, int(self._task["mode_budget_s"] * 1e6 / max(1.0, single_us) / MIN_SAMPLES)))
         rounds = samples_for(single_us, calls, 10, self._task["mode_budget_s"])
@@ -221,7 +238,9 @@ class GpuTimer:
         subjects = self._prepared(subjects, prepare)
         for subject in subjects:
             self.launches[subject.name] = calls
-        for number in range(rounds):
+        for number in range(rounds + 1):
+            if number == rounds:
+                subjects = self._renewed(subjects, renew)
             for subject in self._random.sample(subjects, len(subjects)):
                 with torch.cuda.stream(self.stream), launch_range(subject.name, problem.name, "eager"):
                     self.stream.synchronize()
@@ -231,17 +250,45 @@ class GpuTimer:
                     self.stream.synchronize()
                     yield subject.name, number, (time.perf_counter() - started) * 1e6 / calls
 
-    def samples(self, subjects: list[Subject], mode: str, problem: Problem, inputs: Inputs, single_us: float) -> Iterator[Sample]:
-        """Samples of all subjects in one mode."""
+    def samples(self, subjects: list[Subject], mode: str, problem: Problem, inputs: Inputs, single_us: float, renew: Renew) -> Iterator[Sample]:
+        """Samples of all subjects in one mode.
+
+        Before the last round `renew` is called, which gives the inputs other values in place; that round is timed like the
+        others, and its outputs are the ones to judge.
+        """
         sets = self.sets_for(problem, mode)
         self.failures = {}
         inputs.grow(sets, self._task["seed"])
         torch.cuda.synchronize()  # inputs and poison were written on another stream
         if mode in ("warm", "stream"):
-            return self.graph_samples(subjects, mode, sets, problem)
+            return self.graph_samples(subjects, mode, sets, problem, renew)
         if mode == "cold":
-            return self.cold_samples(subjects, sets, problem, single_us)
-        return self.eager_samples(subjects, problem, single_us)
+            return self.cold_samples(subjects, sets, problem, single_us, renew)
+        return self.eager_samples(subjects, problem, single_us, renew)
+
+    def span(self, subject: Subject, single_us: float) -> dict[str, Any]:
+        """The same launches told by two clocks: CUDA events around them, and the activity record of the kernels they ran.
+
+        Returns launches, event_us and span_us (first kernel's start to last kernel's end, over all streams), kernels a launch
+        (a list when launches differ) and their names. Work that events do not see, or one launch that computes for many, shows.
+        Raises RuntimeError when no kernel was recorded.
+        """
+        count = max(SPAN_LAUNCHES, min(200, math.ceil(SPAN_US / max(single_us, 1e-3))))
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            event_us = None
+            for _ in range(6):
+                event_us = self._timed(f"{subject.name} span", lambda: [subject.launch(0) for _ in range(count)])
+                if event_us is not None:
+                    break
+        kernels = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+        # Each try begins with the spin kernel of torch.cuda._sleep; what follows the last one is the try that counts.
+        kernels.sort(key=lambda event: event.time_range.start)
+        spins = [number for number, event in enumerate(kernels) if "spin_kernel" in event.name]
+        ran = kernels[spins[-1] + 1:] if spins else []
+        if event_us is None or not ran:
+            raise RuntimeError("no kernel was recorded" if event_us is not None else "the host never queued the launches in time")
+        span_us = max(event.time_range.end for event in ran) - ran[0].time_range.start
+        return dict(launches=count, event_us=round(event_us, 3), span_us=round(span_us, 3), kernels=len(ran), names=sorted({event.name[:120] for event in ran}))
 
 
 class CpuTimer:
@@ -264,12 +311,18 @@ class CpuTimer:
         subject.launch(0)
         return (time.perf_counter() - started) * 1e6
 
-    def samples(self, subjects: list[Subject], mode: str, problem: Problem, inputs: Inputs, single_us: float) -> Iterator[Sample]:
-        """Samples of all subjects, interleaved."""
+    def samples(self, subjects: list[Subject], mode: str, problem: Problem, inputs: Inputs, single_us: float, renew: Renew) -> Iterator[Sample]:
+        """Samples of all subjects, interleaved; before the last round the inputs are renewed, as on a GPU."""
         for subject in subjects:
             self.launches[subject.name] = launches_for(self.single_us(subject), self._task["replay_us"])
             subject.poison()  # only timed launches can make the outputs right
-        for number in range(self._task["samples"]):
+        rounds = self._task["samples"]
+        for number in range(rounds + 1):
+            if number == rounds:
+                renew()
+                subjects = [subject for subject in subjects if subject.reads_in_place]
+                for subject in subjects:
+                    subject.poison()
             for subject in self._random.sample(subjects, len(subjects)):
                 calls = self.launches[subject.name]
                 started = time.perf_counter()
@@ -278,38 +331,65 @@ class CpuTimer:
                 yield subject.name, number, (time.perf_counter() - started) * 1e6 / calls
 
 
-def clocks_reader(device: str) -> Callable[[], dict[str, Any]]:
-    """A function that reads clocks, power, temperature and throttle reasons of the GPU; load average on a CPU.
+class ClockReader:
+    """Clocks, power, temperature, throttle reasons and other processes of the GPU; the load average on a CPU.
 
     NVML may be missing or refuse a field; what cannot be read is left out, not guessed.
     """
-    if device == "cpu":
-        return lambda: {"load_1min": round(os.getloadavg()[0], 2)}
-    try:
-        import pynvml
 
-        pynvml.nvmlInit()
-        uuid = "GPU-" + str(torch.cuda.get_device_properties(0).uuid).removeprefix("GPU-")
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-    except Exception as error:  # NVML raises its own classes; any of them means the same here
-        message = f"NVML: {error}"
-        return lambda: {"unavailable": message}
-    readings = {
-        "sm_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
-        "memory_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
-        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
-        "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
-        "throttle_reasons": lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
-        "pstate": lambda: pynvml.nvmlDeviceGetPerformanceState(handle),
-    }
+    EVERY_S = 0.02
 
-    def read() -> dict[str, Any]:
+    def __init__(self, device: str) -> None:
+        self._read: dict[str, Callable[[], Any]] = {}
+        self._during: list[dict[str, Any]] = []
+        self._last = 0.0
+        if device == "cpu":
+            self._read = {"load_1min": lambda: round(os.getloadavg()[0], 2)}
+            return
+        try:
+            import pynvml
+
+            pynvml.nvmlInit()
+            uuid = "GPU-" + str(torch.cuda.get_device_properties(0).uuid).removeprefix("GPU-")
+            handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        except Exception as error:  # NVML raises its own classes; any of them means the same here
+            message = f"NVML: {error}"
+            self._read = {"unavailable": lambda: message}
+            return
+        self._read = {
+            "sm_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+            "throttle_reasons": lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+            "memory_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+            "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+            "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
+            "pstate": lambda: pynvml.nvmlDeviceGetPerformanceState(handle),
+            "processes": lambda: len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)),
+        }
+
+    def _values(self, names: tuple[str, ...]) -> dict[str, Any]:
         values = {}
-        for name, reading in readings.items():
-            try:
-                values[name] = reading()
-            except pynvml.NVMLError:
-                continue
+        for name in names:
+            with contextlib.suppress(Exception):  # NVML raises its own classes; a field that cannot be read is left out
+                values[name] = self._read[name]()
         return values
 
-    return read
+    def all(self) -> dict[str, Any]:
+        """Everything that can be read now."""
+        return self._values(tuple(self._read))
+
+    def glance(self) -> None:
+        """Between samples: note clock and throttle reasons, at most every EVERY_S seconds."""
+        if time.monotonic() - self._last >= self.EVERY_S and "sm_mhz" in self._read:
+            self._last = time.monotonic()
+            self._during.append(self._values(("sm_mhz", "throttle_reasons")))
+
+    def during(self) -> dict[str, Any]:
+        """What was noted since the last call: the SM clock's median, minimum and maximum, and the throttle bits that were ever set."""
+        noted, self._during = self._during, []
+        clocks = sorted(one["sm_mhz"] for one in noted if "sm_mhz" in one)
+        bits = 0
+        for one in noted:
+            bits |= one.get("throttle_reasons", 0)
+        if not clocks:
+            return {}
+        return {"sm_mhz": clocks[len(clocks) // 2], "sm_mhz_min": clocks[0], "sm_mhz_max": clocks[-1], "throttle_reasons": bits, "readings": len(noted)}

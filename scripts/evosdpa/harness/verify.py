@@ -1,123 +1,214 @@
-"""Worker: run one variant on the correctness cases. Task: library, device, seed, tolerance, repeats."""
+"""Worker: run one variant on the correctness cases.
+
+Task: library, sha256, device, seed, tolerance, repeats; fill_shared (path and hash of the library that fills shared memory,
+GPU only); stop_after (end after this many failed cases; null: never), leave_out (kinds of cases).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from evosdpa.harness import report
-from evosdpa.harness.abi import Library
+from evosdpa.harness.abi import ContractError, LaunchError, Library, load
 from evosdpa.harness.cases import Bound, CaseSpec, all_cases
-from evosdpa.harness.compare import compare, pytorch, reference
+from evosdpa.harness.checks import Check
+from evosdpa.harness.compare import compare, pytorch, reference, same_values
 from evosdpa.harness.nvtx import launch_range
 
 POISONS = (0xFF, 0x7B)
-"""Two fills for output and workspace: NaN, and a large finite number. An answer that differs read what it did not write."""
+"""Two fills for output, workspace and shared memory: NaN, and a large finite number. An answer that differs read what nobody
+wrote."""
 
 STREAM_DELAY_CYCLES = 2_000_000
 """About a millisecond: long beside any launch of a case."""
 
 CPU_REPEAT_LIMIT = 1 << 21
-"""Query-key pairs above which a case on the CPU is launched once per poison only: nothing races there."""
+"""Query-key pairs x head_dim above which a case on the CPU is launched once per poison only: nothing races there."""
+
+Fault = tuple[Check, str]
+"""Which check says no, and why, in one line."""
 
 
-def _launch(library: Library, bound: Bound, stream: Any) -> None:
-    with launch_range("variant", "case", "verify"):
-        library.launch(bound.struct, stream.cuda_stream if stream is not None else 0)
+@dataclass
+class Gate:
+    """A variant under test with what its launches need."""
+
+    library: Library
+    task: dict[str, Any]
+    stream: Any = None
+    """A torch.cuda.Stream of its own; None on the CPU."""
+    shared: ctypes.CDLL | None = None
+    """The library that fills shared memory; None on the CPU."""
+
+    def synchronize(self) -> None:
+        """Wait for everything on the device."""
+        if self.stream is not None:
+            torch.cuda.synchronize()
+
+    def fill_shared(self, pattern: int) -> None:
+        """Fill every multiprocessor's shared memory with one byte, on the variant's stream."""
+        if self.shared is not None and (code := self.shared.fill_shared(pattern, ctypes.c_void_p(self.stream.cuda_stream))):
+            raise ContractError(f"fill_shared returned CUDA error {code}")
+
+    def launch(self, bound: Bound) -> None:
+        """Enqueue one launch. Raises LaunchError."""
+        with launch_range("variant", "case", "verify"):
+            self.library.launch(bound.struct, self.stream.cuda_stream if self.stream is not None else 0)
+
+    def answer(self, bound: Bound, pattern: int) -> torch.Tensor:
+        """One launch into memory filled with a pattern; the output's values once it is done."""
+        bound.poison(pattern)
+        self.synchronize()  # the fill is on another stream
+        self.fill_shared(pattern)
+        self.launch(bound)
+        self.synchronize()
+        return bound.output.data.clone()
 
 
-def _keeps_to_its_stream(library: Library, bound: Bound, expected: torch.Tensor, stream: Any) -> bool:
+def bits_differ(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors differ in any bit."""
+    return not torch.equal(one.view(torch.uint8), other.view(torch.uint8))
+
+
+def repeats(gate: Gate, bound: Bound, count: int) -> tuple[torch.Tensor, Fault | None]:
+    """Launch again and again with alternating fills: nothing written outside, always the same bits. Returns the first answer."""
+    first = None
+    for repeat in range(count):
+        pattern = POISONS[repeat % 2]
+        output = gate.answer(bound, pattern)
+        if outside := bound.written_outside(pattern):
+            return output, (Check.BOUNDS, f"wrote outside {outside}")
+        if first is None:
+            first = output
+        elif bits_differ(output, first):
+            return first, _changed_answer(gate, bound, first, repeat)
+    return first, None
+
+
+def _changed_answer(gate: Gate, bound: Bound, first: torch.Tensor, repeat: int) -> Fault:
+    """Tell an answer that follows the fill of memory from one that changes by itself: the same fills, twice more."""
+    again = [gate.answer(bound, pattern) for pattern in POISONS * 2]
+    by_fill = not bits_differ(again[0], first) and not bits_differ(again[2], first) and not bits_differ(again[1], again[3])
+    if not by_fill or not bits_differ(again[1], first):
+        return Check.REPEATABLE, f"same inputs, another answer on launch {repeat + 1}"
+    size = first.element_size()
+    unwritten = torch.ones(first.shape, dtype=torch.bool, device=first.device)
+    for output, pattern in zip(again, POISONS):
+        unwritten &= (output.contiguous().view(torch.uint8) == pattern).unflatten(-1, (-1, size)).all(dim=-1)
+    count = int(unwritten.sum())
+    if count:
+        batch, head, row, column = (int(index) for index in unwritten.nonzero()[0])
+        return Check.POISON, f"{count} values of o are not written, first in batch {batch}, head {head}, row {row}, column {column}"
+    return Check.POISON, "another answer with another fill of o, workspace and shared memory: it reads what nobody wrote"
+
+
+def stays_on_its_stream(gate: Gate, bound: Bound, expected: torch.Tensor) -> Fault | None:
     """Queue a delay, poison, launch and copy on one stream: work done too early is poisoned, work done too late is not copied."""
     torch.cuda.synchronize()
-    with torch.cuda.stream(stream):
+    with torch.cuda.stream(gate.stream):
         torch.cuda._sleep(STREAM_DELAY_CYCLES)
         bound.poison(POISONS[0])
-        _launch(library, bound, stream)
+        gate.launch(bound)
         output = bound.output.data.clone()
     torch.cuda.synchronize()
-    return torch.equal(output, expected)
+    return None if same_values(output, expected) else (Check.STREAM, "did not do its work on the stream that it was given")
 
 
-def _follows_its_inputs(library: Library, bound: Bound, expected: torch.Tensor, stream: Any, synchronize: Any) -> bool:
+def can_be_captured(gate: Gate, bound: Bound, expected: torch.Tensor) -> Fault | None:
+    """Capture one launch in a CUDA graph (global mode: allocating and synchronising are errors) and replay it."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.stream(gate.stream):
+        graph.capture_begin(capture_error_mode="global")
+        try:
+            gate.launch(bound)
+            graph.capture_end()
+        except (LaunchError, RuntimeError) as error:
+            with contextlib.suppress(RuntimeError):  # it would hide what went wrong
+                graph.capture_end()
+            return Check.CAPTURE, f"cannot be captured in a CUDA graph, as when it allocates or synchronises: {report.first_line(error)}"
+        bound.poison(POISONS[0])
+        graph.replay()
+    torch.cuda.synchronize()
+    if same_values(bound.output.data, expected):
+        return None
+    return Check.CAPTURE, "a replay of the CUDA graph that captured a launch gives another answer than the launch"
+
+
+def follows_its_inputs(gate: Gate, bound: Bound, expected: torch.Tensor) -> Fault | None:
     """The same pointers with -v in place of v must give minus the answer, exactly: rounding is symmetric. v is restored."""
     v = bound.inputs[2].data
     v.neg_()
-    bound.poison(POISONS[0])
-    synchronize()
-    _launch(library, bound, stream)
-    synchronize()
-    output = bound.output.data.clone()
+    output = gate.answer(bound, POISONS[0])
     v.neg_()
-    return torch.equal(output, -expected)
+    if same_values(output, -expected):
+        return None
+    return Check.FRESH, "negating v did not negate the output: it does not read its inputs anew on each launch"
 
 
-def check_case(library: Library, spec: CaseSpec, number: int, task: dict[str, Any], stream: Any) -> dict[str, Any]:
+def behaves(gate: Gate, bound: Bound, count: int) -> tuple[torch.Tensor, Fault | None]:
+    """Every check that needs no reference, in the order in which they stand in harness/checks.py; the first that says no ends it."""
+    before = [tensor.snapshot() for tensor in bound.inputs]
+    output, fault = repeats(gate, bound, count)
+    if fault is None:
+        changed = [name for name, tensor, snapshot in zip("qkv", bound.inputs, before) if not torch.equal(tensor.snapshot(), snapshot)]
+        fault = (Check.INPUTS, f"changed its input {changed[0]}") if changed else None
+    if gate.stream is not None:
+        fault = fault or stays_on_its_stream(gate, bound, output) or can_be_captured(gate, bound, output)
+    return output, fault or follows_its_inputs(gate, bound, output)
+
+
+def check_case(gate: Gate, spec: CaseSpec, number: int) -> dict[str, Any]:
     """Judge one case. Returns the fields of an evidence `Case`.
 
     The variant runs before any reference exists in this process, on its own stream, into poisoned memory.
     """
     problem = spec.problem
     result: dict[str, Any] = dict(name=spec.name, problem=problem.name, family=spec.family)
-    bound = Bound(spec, task["seed"] + number, task["device"])
-    refusal = library.supports(bound.struct)
-    if refusal:
+    bound = Bound(spec, gate.task["seed"] + number, gate.task["device"])
+    if refusal := gate.library.supports(bound.struct):
         return {**result, "status": "unsupported", "reason": refusal}
-    bound.add_workspace(library.workspace_bytes(bound.struct))
-    before = [tensor.snapshot() for tensor in bound.inputs]
-    synchronize = torch.cuda.synchronize if stream is not None else (lambda: None)
-    few = spec.family != "normal" or (stream is None and problem.pairs * problem.head_dim > CPU_REPEAT_LIMIT)
-    outputs: list[torch.Tensor] = []
-
-    def failed(reason: str) -> dict[str, Any]:
-        return {**result, "status": "failed", "reason": reason}
-
-    for repeat in range(2 if few else task["repeats"]):
-        pattern = POISONS[repeat % 2]
-        bound.poison(pattern)
-        synchronize()
-        _launch(library, bound, stream)
-        synchronize()
-        outside = bound.written_outside(pattern)
-        if outside:
-            return failed(f"wrote outside {outside}")
-        output = bound.output.data.clone()
-        if outputs and not torch.equal(output.view(torch.uint8), outputs[0].view(torch.uint8)):
-            what = "with another fill of the memory it should have written" if repeat == 1 else f"on launch {repeat + 1}"
-            return failed(f"same inputs, another answer {what}")
-        if not outputs:
-            outputs.append(output)
-    for name, tensor, snapshot in zip("qkv", bound.inputs, before):
-        if not torch.equal(tensor.snapshot(), snapshot):
-            return failed(f"changed its input {name}")
-    if stream is not None and not _keeps_to_its_stream(library, bound, outputs[0], stream):
-        return failed("did not do its work on the stream that it was given")
-    if not _follows_its_inputs(library, bound, outputs[0], stream, synchronize):
-        return failed("negating v did not negate the output: it does not read its inputs anew on each call")
+    bound.add_workspace(gate.library.workspace_bytes(bound.struct))
+    few = spec.family != "normal" or (gate.stream is None and problem.pairs * problem.head_dim > CPU_REPEAT_LIMIT)
+    try:
+        output, fault = behaves(gate, bound, 2 if few else gate.task["repeats"])
+    except LaunchError as error:
+        fault = Check.LAUNCH, str(error)
+    if fault:
+        return {**result, "status": "failed", "check": fault[0], "reason": fault[1]}
     q, k, v = (tensor.data for tensor in bound.inputs)
-    expected = reference(problem, q, k, v)
-    judged = compare(problem, outputs[0], expected, pytorch(problem, q, k, v), task["tolerance"])
-    result["worst"] = judged.worst
+    judged = compare(problem, output, reference(problem, q, k, v), pytorch(problem, q, k, v), gate.task["tolerance"], (q, k, v))
     for field in ("ratio", "error", "max_abs"):
         value = getattr(judged, field)
         result[field] = value if math.isfinite(value) else None
-    return {**result, "status": "failed" if judged.reason else "ok", "reason": judged.reason}
+    return {**result, "status": "failed" if judged.check else "ok", "check": judged.check or "", "reason": judged.reason, "worst": judged.worst}
 
 
 def main() -> None:
     """Check every case and report each as it is done."""
     task = report.read_task()
     torch.set_num_threads(1)
-    library = Library(task["library"])
-    stream = torch.cuda.Stream() if task["device"] == "cuda" else None
-    specs = all_cases()
+    gate = Gate(Library(task["library"], task["sha256"]), task)
+    if task["device"] == "cuda":
+        gate.stream = torch.cuda.Stream()
+        gate.shared = load(**task["fill_shared"])
+    specs = [(number, spec) for number, spec in enumerate(all_cases()) if spec.kind not in task.get("leave_out", ())]
     report.send(event="start", total=len(specs), torch=torch.__version__)
-    for number, spec in enumerate(specs):
+    failed = 0
+    for number, spec in specs:
         report.send(event="case", name=spec.name, number=number)
-        report.send(event="result", case=check_case(library, spec, number, task, stream))
+        case = check_case(gate, spec, number)
+        report.send(event="result", case=case)
+        failed += case["status"] == "failed"
+        if failed and failed == task.get("stop_after"):
+            break
     report.send(event="end")
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

@@ -1,0 +1,148 @@
+"""The gate proves itself: planted wrong kernels must be rejected, each by the checks meant for it, and an honest one must pass."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from evosdpa import benchmarking, build as building, device as devices, evidence, keys, machine, sanitizing, variants, verification
+from evosdpa.config import Config
+from evosdpa.device import Held
+from evosdpa.evidence import Bench, Build, Selftest, Status, Verify
+from evosdpa.harness.checks import SANITIZERS, Check
+from evosdpa.progress import Progress
+from evosdpa.variants import FILL_SHARED, Variant
+
+HONEST_ROOM = 0.75
+"""The honest kernel's worst error over the allowance may be this large: a gate that honest kernels barely pass would soon be loosened."""
+
+TIMED_PROBLEM = "b1h1s64d64-fp16"
+"""On which kernels that are only wrong when timed are timed: so small that every device makes hundreds of launches."""
+
+TIMED_TASK = dict(modes=["warm"], samples=8, replay_us=8000.0, mode_budget_s=5.0)
+
+CPU_LEAVES_OUT = ("goal",)
+"""Kinds of cases that planted kernels skip on a CPU, where one takes longer than all the others together."""
+
+MOST_JOBS = 8
+
+
+def selftest_parts(config: Config, on_cpu: bool, compiler: str) -> dict[str, str]:
+    """The parts of the content key as they are today: the planted kernels, how they are built, the gate's settings and its code."""
+    planted = variants.planted(on_cpu)
+    headers = sorted({path for variant in planted for path in variants.includes(variant.source)})
+    settings = {"verify": config.verify.model_dump(exclude={"timeout_s"}), "stop_after": config.selftest.stop_after, "room": HONEST_ROOM,
+                "timed": [TIMED_PROBLEM, TIMED_TASK], "tools": [] if on_cpu else config.sanitize.tools}
+    workers = [keys.harness("verify", FILL_SHARED), keys.harness("bench"), *([] if on_cpu else [keys.harness("sanitize")])]
+    return {
+        "source": keys.sources([variant.source for variant in planted]),
+        "headers": keys.sources(headers),
+        "flags": " ".join(config.compile.host_flags if on_cpu else config.compile.nvcc_flags),
+        "compiler": compiler,
+        "protocol": keys.protocol(settings),
+        "harness": keys.digest(" ".join(workers)),
+    }
+
+
+def prove(config: Config, device: str, arch: str, fill_shared: Path | None, jobs: int) -> Selftest:
+    """Build every planted kernel for a device and put it through the gate; `jobs` of them at a time.
+
+    `ok`: each is rejected by every check that its head names, in the cases that it names, and the honest one is accepted with room.
+    """
+    on_cpu = device == "cpu"
+    parts = selftest_parts(config, on_cpu, machine.compiler_identity(cuda=not on_cpu))
+    record = Selftest(variant="selftest", device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts), git=machine.git_state(),
+                      seed=config.verify.seed)
+    gpu = None if on_cpu else machine.gpu_for(device)
+    record.device_info, record.tools = machine.describe(gpu), {"compiler": parts["compiler"]}
+    limited = config.model_copy(update={"verify": config.verify.model_copy(update={"timeout_s": config.selftest.timeout_s})})
+    planted = variants.planted(on_cpu)
+    progress = Progress(f"planted kernels on {device}", len(planted))
+    with devices.hold(gpu) as held, ThreadPoolExecutor(max(1, min(jobs, MOST_JOBS))) as pool:
+        for result in pool.map(lambda variant: _try(variant, limited, held, arch, fill_shared), planted):
+            record.results.append(result)
+            progress.step(len(record.results), result["name"])
+    missed = [one for one in record.results if one["status"] != Status.OK]
+    if missed:
+        record.status = Status.FAILED
+        record.reason = f"the gate was wrong about {len(missed)} of {len(planted)} planted kernels; {missed[0]['name']}: {missed[0]['missed']}"
+    record.ended = evidence.now()
+    return record
+
+
+def expected_checks(variant: Variant) -> list[Check]:
+    """The checks that must say no to a planted kernel on its kind of device."""
+    return [check for check in variants.header(variant.source).rejected_by if not (variant.on_cpu and check in SANITIZERS)]
+
+
+def _try(variant: Variant, config: Config, held: Held, arch: str, fill_shared: Path | None) -> dict[str, Any]:
+    """One planted kernel through the gate: its entry in the evidence."""
+    about, expected, started = variants.header(variant.source), expected_checks(variant), time.monotonic()
+    result: dict[str, Any] = dict(name=variant.name, title=about.title, idea=about.idea, expected=list(expected), where=list(about.where), said={},
+                                  reason="", cases=0, ratio=None)
+    with tempfile.TemporaryDirectory(prefix="evosdpa-") as scratch:
+        folder = Path(scratch)
+        built = building.compile_variant(variant, config, arch, folder)
+        if built.status is Status.OK:
+            verify = Verify(variant=variant.name, device=held.gpu.slug if held.gpu else "cpu")
+            verification.run_cases(verify, held, config, built, folder / "kernel.so", fill_shared, config.selftest.stop_after,
+                                   () if held.gpu else CPU_LEAVES_OUT, quiet=True)
+            result.update(said=dict(verify.checks), reason=verify.reason, cases=len(verify.cases), ratio=verify.worst_ratio)
+            if Check.TIMED_OUTPUT in expected:
+                _time(result, variant, held, config, built, folder)
+            if held.gpu:
+                _sanitize(result, variant, held, config, built, folder, expected)
+            result["missed"] = _missed(verify, result, expected, about.where)
+        else:
+            result["missed"] = built.reason
+    status = Status.FAILED if result["missed"] else Status.OK
+    return {**result, "status": status.value, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _time(result: dict[str, Any], variant: Variant, held: Held, config: Config, built: Build, folder: Path) -> None:
+    """Time a planted kernel as a bench would and note whether the outputs of its timed launches are right."""
+    bench = Bench(variant=variant.name, device=held.gpu.slug if held.gpu else "cpu")
+    few = config.model_copy(update={"bench": config.bench.model_copy(update={"processes": 2})})
+    benchmarking.measure(bench, held, few, {variant.name: benchmarking.loadable(folder / "kernel.so", built)}, [], [], [TIMED_PROBLEM], [], **TIMED_TASK)
+    wrong = [timing for timing in bench.timings if timing.outputs_checked is False]
+    if wrong:
+        result["said"][Check.TIMED_OUTPUT] = len(wrong)
+        result["reason"] = "; ".join(filter(None, [result["reason"], wrong[0].reason]))
+    elif bench.status is not Status.OK:
+        result["reason"] = "; ".join(filter(None, [result["reason"], f"timing: {bench.reason}"]))
+
+
+def _sanitize(result: dict[str, Any], variant: Variant, held: Held, config: Config, built: Build, folder: Path, expected: list[Check]) -> None:
+    """Run the tools that must find something in a planted kernel; over the honest one all of them."""
+    program = machine.tool("compute-sanitizer")
+    for check in SANITIZERS if not expected else [check for check in expected if check in SANITIZERS]:
+        if program is None or check not in config.sanitize.tools:
+            continue
+        found = sanitizing.run_tool(program, check, held, variant, config, folder / "kernel.so", built)
+        if found["status"] != Status.OK:
+            result["said"][check] = found["errors"]
+            result["reason"] = "; ".join(filter(None, [result["reason"], f"{check}: {found['reason']}"]))
+
+
+def _missed(verify: Verify, result: dict[str, Any], expected: list[Check], where: tuple[str, ...]) -> str:
+    """What the gate got wrong about a planted kernel; empty when nothing."""
+    if not expected:
+        if verify.status is not Status.OK or result["said"]:
+            return f"the honest kernel is rejected: {result['reason']}"
+        if verify.worst_ratio is None or verify.worst_ratio > HONEST_ROOM:
+            return f"the honest kernel passes without room: its worst error is {verify.worst_ratio} of the allowance, more than {HONEST_ROOM:g}"
+        return ""
+    silent = [check for check in expected if check not in result["said"]]
+    if silent:
+        others = ", ".join(result["said"]) or "no check says no"
+        return f"{' and '.join(silent)} {'does' if len(silent) == 1 else 'do'} not say no ({others}{': ' + result['reason'] if result['reason'] else ''})"
+    strongest = next(iter(verify.checks), None)
+    if strongest is not None and strongest not in expected:
+        return f"rejected by {strongest} first: {verify.reason}"
+    elsewhere = [case.name for case in verify.cases if case.status is Status.FAILED and where and not any(word in case.name for word in where)]
+    if elsewhere:
+        return f"is also wrong in {elsewhere[0]}, where it should be right"
+    return ""
