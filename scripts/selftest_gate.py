@@ -12,7 +12,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="planted kernels at a time")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
-    record = selftest.prove(given.settings, given.device, given.arch, next(iter(next(iter(given.fill_shared), None)), None), given.jobs)
+    record = selftest.prove(given.settings, given.device, given.arch, next(iter(given.fill_shared), None), given.jobs)
     evidence.write(given.output, record)
     print(f"selftest on {record.device}: {record.status.value} {record.reason}")
 

@@ -90,7 +90,8 @@ def judge(record: Verify, outcome: isolate.Outcome, running: str) -> None:
         if running:
             record.checks[Check.TIMEOUT if outcome.status is Status.TIMEOUT else Check.CRASH] = 1
     elif failed:
-        worst = max(failed, key=lambda case: case.ratio if case.ratio is not None else math.inf)
+        typical = [case for case in failed if case.check == next(iter(record.checks))]
+        worst = max(typical, key=lambda case: case.ratio if case.ratio is not None else math.inf)
         record.status = Status.FAILED
         record.reason = f"{len(failed)} of {len(supported)} cases are wrong; {worst.name}: {worst.reason}"
     elif not supported:
