@@ -179,11 +179,13 @@ class Timing(Model):
     span: dict[str, Any] = {}
     """Mode warm on a GPU, one process: launches, event_us around all of them, span_us from the first kernel's start to the last one's
     end, kernels, names; or reason when there is no such record."""
+    beside: str = ""
+    """For an anchor or floor of the rivals' run: the rival in whose processes it was timed."""
     note: str = ""
 
 
 class Bench(Head):
-    """Times of one variant with the anchors that were interleaved with it, or of all rivals."""
+    """Times of one variant with the anchors that were interleaved with it, or of all rivals, each with its own."""
 
     kind: Literal["bench"] = "bench"
     timings: list[Timing] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -250,12 +249,37 @@ class Gap:
             row = self._row(kind, device, piece, timing)
             if kind == "rival" and timing.time_us:
                 best = self._best_rival(rivals, timing.problem, timing.mode)
-                if best is not None and len(best.process_medians_us) == len(timing.process_medians_us):
+                company = self._company(piece.record, timing.name)
+                if best is not None:
                     row["best_rival"] = best.name
-                    self._compare(row, stats.ratio_within(timing.process_medians_us, best.process_medians_us), best.name == timing.name)
-                self._floor(row, timing, piece.record.timings)
+                    ratio = self._ratio(timing, company, best, self._company(piece.record, best.name))
+                    self._compare(row, ratio, best.name == timing.name)
+                self._floor(row, timing, company)
             rows.append(row)
         return rows
+
+    @staticmethod
+    def _company(rivals: Bench, name: str) -> list[Timing]:
+        """The anchor and the floors that were timed in the same processes as a rival."""
+        return rivals.timings if name == benchmarking.ANCHOR else [one for one in rivals.anchors if one.beside == name]
+
+    @staticmethod
+    def _ratio(above: Timing, above_company: list[Timing], below: Timing, below_company: list[Timing]) -> stats.Estimate:
+        """The ratio of two times from different processes, through the anchor that was timed in both; formed directly where there is none."""
+        def beside(timing: Timing, company: list[Timing]) -> Timing | None:
+            return next((one for one in company if one.name == benchmarking.ANCHOR and one.status is Status.OK
+                         and (one.problem, one.mode) == (timing.problem, timing.mode)
+                         and len(one.process_medians_us) == len(timing.process_medians_us)), None)
+
+        here, there = beside(above, above_company), beside(below, below_company)
+        if below.name == benchmarking.ANCHOR and here:
+            return stats.ratio_within(above.process_medians_us, here.process_medians_us)
+        if above.name == benchmarking.ANCHOR and there:
+            return stats.ratio_within(there.process_medians_us, below.process_medians_us)
+        if here and there:
+            return stats.quotient(stats.ratio_within(above.process_medians_us, here.process_medians_us),
+                                  stats.ratio_within(below.process_medians_us, there.process_medians_us))
+        return stats.quotient(stats.of_medians(above.process_medians_us), stats.of_medians(below.process_medians_us))
 
     def _variant_rows(self, name: str, device: str, rivals: Chain | None) -> list[dict[str, Any]]:
         chain = self.chains.get((device, name))
@@ -292,20 +316,8 @@ class Gap:
         best = self._best_rival(rivals, timing.problem, timing.mode)
         if best is None or row["stale"] or timing.mode == "eager":
             return  # eager: a variant writes into a given output, a rival allocates its own; the times stand, a verdict would not
-
-        def anchor(timings: Iterable[Timing]) -> Timing | None:
-            return next((one for one in timings if one.name == benchmarking.ANCHOR and one.status is Status.OK
-                         and (one.problem, one.mode) == (timing.problem, timing.mode)), None)
-
-        here, there = anchor(bench.anchors), anchor(rivals.get("bench").timings)
         row["best_rival"] = best.name
-        if here and there and len(here.process_medians_us) == len(timing.process_medians_us):
-            above = stats.ratio_within(timing.process_medians_us, here.process_medians_us)
-            below = stats.ratio_within(best.process_medians_us, there.process_medians_us)
-            ratio = above if best.name == benchmarking.ANCHOR else stats.quotient(above, below)
-        else:
-            ratio = stats.quotient(stats.of_medians(timing.process_medians_us), stats.of_medians(best.process_medians_us))
-        self._compare(row, ratio, False)
+        self._compare(row, self._ratio(timing, bench.anchors, best, self._company(rivals.get("bench"), best.name)), False)
 
     def _compare(self, row: dict[str, Any], ratio: stats.Estimate, is_itself: bool) -> None:
         row["vs_best_rival"] = ratio.value

@@ -188,10 +188,12 @@ def describe(gpu: Gpu | None) -> dict[str, Any]:
 def git_state() -> dict[str, Any]:
     """Commit of the working tree and whether tracked files have changes; empty outside git.
 
-    On a machine without git, or for a copy without its history, $EVOSDPA_COMMIT says which commit was copied there.
+    For a copy on a machine without git or without the history, $EVOSDPA_COMMIT says which commit was copied there.
     """
-    commit = _output(["git", "rev-parse", "HEAD"])
-    if commit:
-        return {"commit": commit.strip(), "dirty": bool(_output(["git", "status", "--porcelain", "--untracked-files=no"]))}
     told = os.environ.get("EVOSDPA_COMMIT", "").strip()
-    return {"commit": told, "dirty": False, "told_by": "EVOSDPA_COMMIT"} if re.fullmatch(r"[0-9a-f]{40}", told) else {}
+    if re.fullmatch(r"[0-9a-f]{40}", told):
+        return {"commit": told, "dirty": False, "told_by": "EVOSDPA_COMMIT"}
+    commit = _output(["git", "rev-parse", "HEAD"])
+    if not commit:
+        return {}
+    return {"commit": commit.strip(), "dirty": bool(_output(["git", "status", "--porcelain", "--untracked-files=no"]))}

@@ -22,7 +22,9 @@ HONEST_ROOM = 0.75
 TIMED_PROBLEM = "b1h1s16d64-fp16"
 """On which kernels that are only wrong when timed are timed: so small that every device makes hundreds of launches."""
 
-TIMED_TASK = dict(modes=["warm"], samples=8, replay_us=20000.0, mode_budget_s=5.0)
+TIMED_TASK = dict(modes=["warm"], samples=8, mode_budget_s=5.0)
+TIMED_REPLAY_US = {"cpu": 20000.0, "cuda": 2000.0}
+"""A sample so long that one process launches each kernel several hundred times."""
 
 CPU_LEAVES_OUT = ("goal",)
 """Kinds of cases that planted kernels skip on a CPU, where one takes longer than all the others together."""
@@ -35,7 +37,7 @@ def selftest_parts(config: Config, on_cpu: bool, compiler: str) -> dict[str, str
     planted = variants.planted(on_cpu)
     headers = sorted({path for variant in planted for path in variants.includes(variant.source)})
     settings = {"verify": config.verify.model_dump(exclude={"timeout_s"}), "stop_after": config.selftest.stop_after, "room": HONEST_ROOM,
-                "timed": [TIMED_PROBLEM, TIMED_TASK], "tools": [] if on_cpu else config.sanitize.tools}
+                "timed": [TIMED_PROBLEM, TIMED_TASK, TIMED_REPLAY_US], "tools": [] if on_cpu else config.sanitize.tools}
     workers = [keys.harness("verify", FILL_SHARED), keys.harness("bench"), *([] if on_cpu else [keys.harness("sanitize")])]
     return {
         "source": keys.sources([variant.source for variant in planted]),
@@ -106,7 +108,8 @@ def _time(result: dict[str, Any], variant: Variant, held: Held, config: Config, 
     """Time a planted kernel as a bench would and note whether the outputs of its timed launches are right."""
     bench = Bench(variant=variant.name, device=held.gpu.slug if held.gpu else "cpu")
     few = config.model_copy(update={"bench": config.bench.model_copy(update={"processes": 2})})
-    benchmarking.measure(bench, held, few, {variant.name: benchmarking.loadable(folder / "kernel.so", built)}, [], [], [TIMED_PROBLEM], [], **TIMED_TASK)
+    benchmarking.measure(bench, held, few, {variant.name: benchmarking.loadable(folder / "kernel.so", built)}, [], [], [TIMED_PROBLEM], [],
+                         replay_us=TIMED_REPLAY_US["cuda" if held.gpu else "cpu"], **TIMED_TASK)
     wrong = [timing for timing in bench.timings if timing.outputs_checked is False]
     if wrong:
         result["said"][Check.TIMED_OUTPUT] = len(wrong)

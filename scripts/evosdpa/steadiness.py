@@ -17,6 +17,9 @@ REFERENCE_BAND = 0.02
 process medians lie within 0.3 % of each other in a run of few subjects and within 1.4 % in a run of many; PyTorch's SDPA, the
 anchor, is no such reference, as it is 1.5 % faster in some processes than in others for reasons of its own."""
 
+REFERENCE_MODES = ("warm", "stream", "cold")
+"""Modes in which the GPU alone decides a time. Eager times are the host's: they differ between processes by tens of percent."""
+
 LATE_SHARE = 0.05
 """Share of samples that may be dropped because the host had not queued everything in time."""
 
@@ -59,7 +62,7 @@ def rejections(clocks: list[dict[str, Any]], reference_us: dict[Chunk, float]) -
     """
     entries = {(one["process"], one["problem"], one["mode"]): one for one in clocks}
     clock_off = _off({chunk: mhz for chunk, one in entries.items() if (mhz := _clock(one))}, CLOCK_BAND)
-    reference_off = _off(reference_us, REFERENCE_BAND)
+    reference_off = _off({chunk: time_us for chunk, time_us in reference_us.items() if chunk[2] in REFERENCE_MODES}, REFERENCE_BAND)
     found: dict[Chunk, str] = {}
     for chunk, entry in entries.items():
         reasons = [name for bit, name in THROTTLED.items() if _bits(entry) & bit]

@@ -1,7 +1,7 @@
 """Worker: time subjects on problems in every mode.
 
 Task: device, libraries {name: {path, sha256}}, floors [names among them], rivals [names], problems, modes, processes [indexes], seed,
-samples, replay_us, mode_budget_s, max_call_s, tolerance. On a GPU each process index is a worker of its own; on a CPU this
+samples, replay_us, mode_budget_s, max_call_s, tolerance; spans (whether to compare events with the kernels' record). On a GPU each process index is a worker of its own; on a CPU this
 worker forks one child an index, which saves importing PyTorch each time.
 """
 
@@ -121,8 +121,8 @@ class _Judge:
 
 
 def _time_mode(timer: Any, mode: str, subjects: list[Subject], inputs: Inputs, judge: _Judge, longest_us: float, seed: int,
-               clocks: ClockReader, send: Any) -> None:
-    """Time all subjects in one mode, judge what the timed launches left behind, report everything."""
+               clocks: ClockReader, send: Any) -> dict[str, float]:
+    """Time all subjects in one mode, judge what the timed launches left behind, report everything. Returns each one's median."""
     sets = timer.sets_for(inputs.problem, mode)
     rows: dict[str, list[float]] = {}
 
@@ -141,14 +141,15 @@ def _time_mode(timer: Any, mode: str, subjects: list[Subject], inputs: Inputs, j
         send(event="skip", name=name, status="error", reason=reason)
     judge.check([subject for subject in subjects if subject.name in rows and subject.reads_in_place], sets, send, True)
     inputs.renew(seed)
+    return {name: sorted(times)[len(times) // 2] for name, times in rows.items()}
 
 
-def _spans(timer: GpuTimer, subjects: list[Subject], rough: dict[str, float], send: Any) -> None:
-    """Report events against the kernels' own record, of every subject that is checked."""
+def _spans(timer: GpuTimer, subjects: list[Subject], warm_us: dict[str, float], send: Any) -> None:
+    """Report events against the kernels' own record, of every subject that is checked and was timed."""
     for subject in subjects:
-        if subject.checked:
+        if subject.checked and subject.name in warm_us:
             try:
-                send(event="span", name=subject.name, **timer.span(subject, rough[subject.name]))
+                send(event="span", name=subject.name, **timer.span(subject, warm_us[subject.name]))
             except Exception as error:  # the activity record needs CUPTI, which may be missing or taken
                 send(event="span", name=subject.name, reason=first_line(error))
 
@@ -175,10 +176,11 @@ def measure(task: dict[str, Any], process: int) -> None:
         if wanted and not wanted & set(rough):
             continue  # the anchors alone are not worth the time
         judge = _Judge(inputs, task["tolerance"], task["seed"])
+        medians = {}
         for mode in task["modes"]:
-            _time_mode(timer, mode, subjects, inputs, judge, max(rough.values()), task["seed"], clocks, partial(send, mode=mode))
-        if process == 0 and task["device"] == "cuda":
-            _spans(timer, subjects, rough, send)
+            medians[mode] = _time_mode(timer, mode, subjects, inputs, judge, max(rough.values()), task["seed"], clocks, partial(send, mode=mode))
+        if task.get("spans"):
+            _spans(timer, subjects, medians.get("warm", {}), send)
         del subjects, inputs, judge
         if task["device"] == "cuda":
             torch.cuda.empty_cache()

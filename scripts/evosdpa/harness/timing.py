@@ -42,7 +42,7 @@ TRIAL_LAUNCHES = 10
 
 EAGER_CALLS = 100
 
-SPAN_LAUNCHES, SPAN_US = 3, 300.0
+SPAN_LAUNCHES, SPAN_US = 3, 600.0
 """Events are compared with the kernels' own record over at least so many launches and about so many microseconds."""
 
 MIN_SAMPLES = 5
@@ -266,14 +266,14 @@ class GpuTimer:
             return self.cold_samples(subjects, sets, problem, single_us, renew)
         return self.eager_samples(subjects, problem, single_us, renew)
 
-    def span(self, subject: Subject, single_us: float) -> dict[str, Any]:
+    def span(self, subject: Subject, warm_us: float) -> dict[str, Any]:
         """The same launches told by two clocks: CUDA events around them, and the activity record of the kernels they ran.
 
         Returns launches, event_us and span_us (first kernel's start to last kernel's end, over all streams), kernels a launch
         (a list when launches differ) and their names. Work that events do not see, or one launch that computes for many, shows.
         Raises RuntimeError when no kernel was recorded.
         """
-        count = max(SPAN_LAUNCHES, min(200, math.ceil(SPAN_US / max(single_us, 1e-3))))
+        count = max(SPAN_LAUNCHES, min(200, math.ceil(SPAN_US / max(warm_us, 1e-3))))
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             event_us = None
             for _ in range(6):

@@ -104,7 +104,9 @@ def _changed_answer(gate: Gate, bound: Bound, first: torch.Tensor, repeat: int) 
     count = int(unwritten.sum())
     if count:
         batch, head, row, column = (int(index) for index in unwritten.nonzero()[0])
-        return Check.POISON, f"{count} values of o are not written, first in batch {batch}, head {head}, row {row}, column {column}"
+        return Check.POISON, (
+            f"{count} values of o are what memory was filled with, first in batch {batch}, head {head}, row {row}, column {column}: not written, or "
+            "read from where nobody wrote")
     return Check.POISON, "another answer with another fill of o, workspace and shared memory: it reads what nobody wrote"
 
 
