@@ -1,6 +1,6 @@
 /* evo-sdpa
 title: fill shared memory
-idea: writes one byte all over the shared memory of every SM, so that a kernel that reads what it never wrote meets a known value
+idea: one byte all over every SM's shared memory, so that a kernel that reads what it never wrote meets a known value
 */
 
 #include <cuda_runtime.h>

@@ -5,9 +5,10 @@ rejected_by: [timeout]
 */
 #include "planted.h"
 
+SDPA_STATE volatile bool ready;
+
 struct Flaw : Honest {
   SDPA_BOTH static bool begin(const sdpa_problem &, const QueryRow &) {
-    volatile bool ready = false;
     while (!ready) {
     }
     return true;

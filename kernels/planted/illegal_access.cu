@@ -7,7 +7,7 @@ rejected_by: [crash]
 
 struct Flaw : Honest {
   SDPA_BOTH static bool begin(const sdpa_problem &, const QueryRow &) {
-    volatile uintptr_t address = 16; // volatile: the compiler must not know what it is
+    volatile uintptr_t address = 16; // volatile: compilers warn of what they can see
     return *(const volatile uint32_t *)address != 1;
   }
 };

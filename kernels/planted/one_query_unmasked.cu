@@ -7,6 +7,8 @@ where: ["one query"]
 #include "planted.h"
 
 struct Flaw : Honest {
-  SDPA_BOTH static int weight(const sdpa_problem &p, int row, int key) { return p.seq_q == 1 ? 1 : Honest::weight(p, row, key); }
+  SDPA_BOTH static int weight(const sdpa_problem &p, int row, int key) {
+    return p.seq_q == 1 ? 1 : Honest::weight(p, row, key);
+  }
 };
 SDPA_PLANT(Flaw)

@@ -16,9 +16,11 @@
 
 #ifdef __CUDACC__
 #include "sdpa_dtype.cuh"
-#define SDPA_BOTH __device__ // code that runs where the rows are computed, be it GPU or CPU
+#define SDPA_BOTH __device__         // code that runs where the rows are computed, be it GPU or CPU
+#define SDPA_STATE static __device__ // memory of that code which outlives a launch: the contract forbids it
 #else
 #define SDPA_BOTH
+#define SDPA_STATE static
 #endif
 
 constexpr int MAX_HEAD_DIM = 128;
@@ -39,7 +41,7 @@ SDPA_BOTH inline uint16_t *output_row(const sdpa_problem &p, const QueryRow &at)
   return (uint16_t *)p.o + at.batch * p.o_stride[0] + at.head * p.o_stride[1] + at.row * p.o_stride[2];
 }
 
-// What the GPU (or the CPU's loop) does for one problem, and how it is started: enqueue on the stream, 0 or a cudaError_t.
+// Enqueues the computation of all rows; returns 0 or a cudaError_t. The CPU does it at once and has no stream.
 typedef int Attend(const sdpa_problem &p, void *stream);
 
 // The hooks, each with the right answer.
@@ -77,7 +79,7 @@ struct Honest {
   SDPA_BOTH static float finish(float O, float row_sum) { return row_sum == 0.0f ? 0.0f : O / row_sum; }
 };
 
-// N elements as floats, and back. On the CPU sdpa_host.h does the same for any count.
+// N elements as floats, and back; N is known to the compiler, so that the floats can live in registers.
 #ifdef __CUDACC__
 template <int N> __device__ void load(const void *tensor, int64_t offset, int dtype, float *out) {
   if (dtype == SDPA_FP16) {
@@ -197,9 +199,10 @@ template <typename Flaw> const char *reason_to_refuse(const sdpa_problem &p) {
   return Flaw::supports(p);
 }
 
-#define SDPA_PLANT(Flaw)                                                                            \
-  const char *sdpa_supports(const sdpa_problem *problem) { return reason_to_refuse<Flaw>(*problem); } \
-  size_t sdpa_workspace_bytes(const sdpa_problem *problem) { return Flaw::workspace_bytes(*problem); } \
+// The functions of sdpa.h, with the hooks of one class.
+#define SDPA_PLANT(Flaw)                                                                                           \
+  const char *sdpa_supports(const sdpa_problem *problem) { return reason_to_refuse<Flaw>(*problem); }             \
+  size_t sdpa_workspace_bytes(const sdpa_problem *problem) { return Flaw::workspace_bytes(*problem); }            \
   int sdpa_launch(const sdpa_problem *problem, void *stream) { return Flaw::launch(*problem, stream, attend<Flaw>); }
 
 #endif

@@ -9,7 +9,7 @@ runs_on: [gpu]
 struct Flaw : Honest {
   SDPA_BOTH static void end(const sdpa_problem &p, const QueryRow &) {
     const int64_t behind = key_offset(p, p.k_stride, p.batch - 1, p.heads_kv - 1, p.seq_kv);
-    asm volatile("{ .reg .b16 unused; ld.global.b16 unused, [%0]; }" ::"l"((const uint16_t *)p.k + behind));
+    (void)*((const volatile uint16_t *)p.k + behind); // volatile: the load stays although nobody uses it
   }
 };
 SDPA_PLANT(Flaw)

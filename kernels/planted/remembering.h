@@ -8,17 +8,11 @@
 
 #include "planted.h"
 
-#ifdef __CUDACC__
-#define SDPA_STATE static __device__
-#else
-#define SDPA_STATE static
-#endif
-
 constexpr int MAX_REMEMBERED = 1 << 20; // elements of an answer, 2 MiB
 
 SDPA_STATE uint16_t remembered_answer[MAX_REMEMBERED];
-SDPA_STATE sdpa_problem last_problem;  // of the launch before
-SDPA_STATE int launches_in_a_row;      // that were given last_problem, this far
+SDPA_STATE sdpa_problem last_problem; // of the launch before
+SDPA_STATE int launches_in_a_row;     // that were given last_problem, up to now
 
 // Whether two launches are the same call: sizes, type, mask and pointers. What the pointers point at may differ.
 SDPA_BOTH inline bool same_call(const sdpa_problem &a, const sdpa_problem &b) {

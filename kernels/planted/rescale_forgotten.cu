@@ -1,6 +1,6 @@
 /* evo-sdpa
-title: output not rescaled
-idea: a streaming softmax that moves to a larger maximum without scaling what it has; right where the first key's score is largest
+title: sums not rescaled
+idea: moves on to a larger maximum without scaling the sums it has; right where the first score is the largest
 rejected_by: [accuracy]
 */
 #include "planted.h"
