@@ -215,14 +215,15 @@ def _rejections(reports: list[dict[str, Any]]) -> dict[steadiness.Chunk, str]:
 
 
 def _short(reports: list[dict[str, Any]], wanted: int) -> list[tuple[str, str]]:
-    """Problems and modes that were timed in fewer accepted processes than wanted."""
+    """Problems and modes that have fewer accepted processes than wanted because some were rejected."""
     rejected = _rejections(reports)
     accepted: dict[tuple[str, str], int] = {}
     for one in reports:
         if one.get("event") == "clocks":
             chunk = (one["process"], one["problem"], one["mode"])
             accepted[chunk[1:]] = accepted.get(chunk[1:], 0) + (chunk not in rejected)
-    return [group for group, count in accepted.items() if count < wanted]
+    lacking = {chunk[1:] for chunk in rejected}
+    return [group for group, count in accepted.items() if count < wanted and group in lacking]
 
 
 def summarise(record: Bench, reports: list[dict[str, Any]], rows: list[tuple], names: list[str], problems: list[str], modes: list[str],

@@ -1,0 +1,145 @@
+"""The device: one holder at a time, probed after somebody was killed on it; libraries that are what was built."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from evosdpa import device, isolate, machine
+from evosdpa.evidence import Status
+from evosdpa.harness.abi import ContractError, Library, load
+from evosdpa.keys import digest_file
+from workspace import PROJECT
+
+GPU = machine.Gpu(0, "NVIDIA H200", "GPU-of-the-tests", "sm_90a", "580")
+ENDS_WELL = [sys.executable, "-c", "print('fine')"]
+CRASHES = [sys.executable, "-c", "import os; os.abort()"]
+
+
+@pytest.fixture(autouse=True)
+def own_locks(tmp_path, monkeypatch):
+    """Locks of these tests lie in a folder of their own."""
+    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+
+
+@pytest.fixture
+def probes(monkeypatch, tmp_path):
+    """Counts probes; `answer` decides whether the device survives them."""
+    log = tmp_path / "probes"
+    monkeypatch.setattr(device, "PROBE", f"open({str(log)!r}, 'a').write('x'); assert not __import__('os').path.exists({str(tmp_path / 'sick')!r})")
+    return lambda: len(log.read_text()) if log.exists() else 0
+
+
+def test_after_a_good_end_the_device_is_not_probed(probes):
+    for _ in range(2):
+        with device.hold(GPU) as held:
+            assert held.run(ENDS_WELL, 20).status is Status.OK
+    assert probes() == 0
+
+
+@pytest.mark.parametrize("command, timeout_s", [(CRASHES, 20), ([sys.executable, "-c", "import time; time.sleep(60)"], 0.5)])
+def test_after_a_crash_or_a_kill_the_next_step_probes_first_and_then_goes_on(probes, command, timeout_s):
+    with device.hold(GPU) as held:
+        assert held.run(command, timeout_s).status is not Status.OK
+    assert probes() == 0
+    with device.hold(GPU) as held:
+        assert probes() == 1 and held.run(ENDS_WELL, 20).status is Status.OK
+    with device.hold(GPU):
+        assert probes() == 1
+
+
+def test_a_sick_device_is_left_alone_with_one_clear_line(probes, tmp_path):
+    with device.hold(GPU) as held:
+        held.run(CRASHES, 20)
+    (tmp_path / "sick").write_text("")
+    for count in (1, 2):  # each step probes again: it may have recovered
+        with device.hold(GPU) as held:
+            outcome = held.run([sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"], 20)
+        assert outcome.status is Status.ERROR and probes() == count and not (tmp_path / "ran").exists()
+        assert "NVIDIA H200 did not answer a small kernel" in outcome.reason and "nvidia-smi" in outcome.reason and "\n" not in outcome.reason
+    (tmp_path / "sick").unlink()
+    with device.hold(GPU) as held:
+        assert held.run(ENDS_WELL, 20).status is Status.OK
+
+
+def test_a_holder_that_was_killed_leaves_its_mark(probes, tmp_path):
+    code = (f"import sys, time; sys.path.insert(0, {str(PROJECT / 'scripts')!r})\n"
+            f"from evosdpa import device, machine\ndevice.tempfile.gettempdir = lambda: {str(tmp_path)!r}\n"
+            "with device.hold(machine.Gpu(0, 'x', 'GPU-of-the-tests', 'sm_90a', '1')):\n    print('held', flush=True); time.sleep(60)")
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with device.hold(GPU):
+        assert probes() == 1
+
+
+def test_two_holders_never_overlap(tmp_path):
+    log = tmp_path / "log"
+    code = (f"import sys, time; sys.path.insert(0, {str(PROJECT / 'scripts')!r})\n"
+            f"from evosdpa import device\ndevice.tempfile.gettempdir = lambda: {str(tmp_path)!r}\n"
+            f"with device.hold(None):\n    open({str(log)!r}, 'a').write('in '); time.sleep(0.3); open({str(log)!r}, 'a').write('out ')")
+    holders = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = "".join(holder.communicate()[0] for holder in holders)
+    assert log.read_text().split() == ["in", "out"] * 3 and "waiting for cpu: another measurement holds" in said
+
+
+def test_a_worker_that_breaks_says_why_in_one_line():
+    code = "from evosdpa.harness import report\ndef main(): raise RuntimeError('CUDA error: an illegal memory access\\nmore lines')\nreport.run(main)"
+    outcome = isolate.run([sys.executable, "-c", code], 20)
+    assert outcome.status is Status.ERROR and outcome.reason == "CUDA error: an illegal memory access" and "Traceback" in outcome.log
+
+
+# ---- Libraries
+
+@pytest.fixture
+def counter(tmp_path):
+    """A library whose function counts its calls: a state that shows how often it is loaded."""
+    source, library = tmp_path / "counter.cpp", tmp_path / "counter.so"
+    source.write_text('static int calls; extern "C" int count() { return ++calls; }\n')
+    subprocess.run([machine.host_compiler(), "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    return library
+
+
+def test_a_file_loaded_twice_is_two_libraries(counter):
+    one, other = (load(str(counter), digest_file(counter)) for _ in range(2))
+    assert [one.count(), one.count(), other.count()] == [1, 2, 1]
+
+
+def test_what_runs_is_what_was_hashed_whatever_happens_to_the_file(counter):
+    library = load(str(counter), digest_file(counter))
+    counter.write_bytes(b"something else")
+    assert library.count() == 1
+
+
+@pytest.mark.parametrize("damage, words", [
+    (lambda data: data[: len(data) // 2], "is not the file that build.json describes"),
+    (lambda data: data + b"\0", "is not the file that build.json describes"),
+])
+def test_another_file_is_refused(counter, damage, words):
+    sha256 = digest_file(counter)
+    counter.write_bytes(damage(counter.read_bytes()))
+    with pytest.raises(ContractError, match=words) as caught:
+        load(str(counter), sha256)
+    assert "\n" not in str(caught.value) and "delete it to have it made again" in str(caught.value)
+
+
+def test_something_else_with_the_right_hash_is_one_line(counter):
+    counter.write_text("no library at all")
+    with pytest.raises(ContractError, match="cannot be loaded") as caught:
+        load(str(counter), digest_file(counter))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_library_without_the_contract_is_refused(counter):
+    with pytest.raises(ContractError, match="does not export what sdpa.h asks for"):
+        Library(str(counter), digest_file(counter))
+
+
+def test_a_missing_library_is_one_line(tmp_path):
+    with pytest.raises(ContractError, match="cannot be read: No such file"):
+        load(str(tmp_path / "none.so"), "0" * 16)
+
