@@ -41,7 +41,7 @@ def broken(tmp_path_factory) -> Workspace:
 
 @pytest.mark.parametrize("name, status, reason", [
     ("wrong_zeros", "failed", "cases are wrong"),
-    ("writes_nothing", "failed", "another fill of the memory it should have written"),
+    ("writes_nothing", "failed", "values of o are what memory was filled with, first in batch 0, head 0, row 0, column 0: not written"),
     ("hangs", "timeout", "did not end within 20 s in case"),
     ("crashes", "error", "crashed with SIGSEGV in case"),
     ("does_not_compile", "failed", "no_such_name"),

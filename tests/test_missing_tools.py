@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evosdpa import build, config as configuration, inspection, machine, profiling, sanitizing, variants, verification
+from evosdpa import build, config as configuration, device, inspection, machine, profiling, sanitizing, variants, verification
 from evosdpa.evidence import Build, Status, Verify
 from workspace import PROJECT
 
@@ -13,9 +13,10 @@ GPU = machine.Gpu(0, "NVIDIA H200", "GPU-1", "sm_90a", "580")
 
 
 @pytest.fixture(autouse=True)
-def in_project(monkeypatch):
-    """Kernels are found relative to the project."""
+def in_project(monkeypatch, tmp_path):
+    """Kernels are found relative to the project; the pretended GPU's lock is the test's own."""
     monkeypatch.chdir(PROJECT)
+    monkeypatch.setattr(device, "lock_file", lambda gpu: tmp_path / "gpu.lock")
     variants.sources.cache_clear()
 
 
@@ -67,15 +68,38 @@ def test_without_counter_rights_the_three_remedies_are_given(monkeypatch, tmp_pa
     assert all(word in record.reason for word in ("CAP_PERFMON", "NVreg_RestrictProfilingToAdminUsers=0", "--cap-add=SYS_ADMIN"))
 
 
-def test_sanitizers_findings_make_a_variant_fail(monkeypatch, tmp_path):
-    lines = "========= Race reported between Write access and Read access in sdpa+0x20 in x.cu:7\\n========= RACECHECK SUMMARY: 2 hazards displayed"
-    tool = fake_tool(tmp_path, "compute-sanitizer", f"printf '{lines}\\n'; exit 86")
-    monkeypatch.setattr(machine, "tool", lambda name: tool)
+def test_sanitizers_findings_make_a_variant_fail_and_name_the_line(monkeypatch, tmp_path):
+    real = machine.tool
+    # Names a line only when the library that it is given was built for that: as the real one, which reads it from the binary.
+    body = """grep -q lineinfo "$0.build" 2>/dev/null && at=' in /some/where/v1_scalar.cu:107'
+printf '========= Race reported between Write access at sdpa+0x20%s\n========= RACECHECK SUMMARY: 2 hazards displayed\n' "$at"
+exit 86"""
+    tool = fake_tool(tmp_path, "compute-sanitizer", body)
+    compiled = []
+
+    def compile_variant(variant, config, arch, folder, extra_flags=()):
+        compiled.append(extra_flags)
+        (tmp_path / "compute-sanitizer.build").write_text(" ".join(extra_flags))
+        return Build(variant=variant.name, library_sha256="0")
+
+    monkeypatch.setattr(build, "compile_variant", compile_variant)
+    monkeypatch.setattr(machine, "tool", lambda name: tool if name == "compute-sanitizer" else real(name))
     monkeypatch.setattr(machine, "gpu_for", lambda device: GPU)
     monkeypatch.setattr(machine, "describe", lambda gpu: {})
-    record = sanitizing.sanitize_variant(variants.resolve("v1_scalar"), CONFIG, "nvidia-h200", Build(variant="v1_scalar"), Verify(variant="v1_scalar"),
+    monkeypatch.setattr(device, "_sick", lambda gpu, mark: "")
+    config = CONFIG.model_copy(update={"sanitize": CONFIG.sanitize.model_copy(update={"tools": ["racecheck"]})})
+    record = sanitizing.sanitize_variant(variants.resolve("v1_scalar"), config, "nvidia-h200", Build(variant="v1_scalar"), Verify(variant="v1_scalar"),
                                          tmp_path / "kernel.so")
-    assert record.status is Status.FAILED and "2 found" in record.reason and "x.cu:7" in record.reason
+    assert compiled == [("-lineinfo",)], "what is sanitized is what is timed; the lines come from a build of their own"
+    assert record.status is Status.FAILED and "2 found" in record.reason and "kernels/v1_scalar.cu:107" in record.reason
+    assert record.results[0]["where"] == "kernels/v1_scalar.cu:107"
+
+
+def test_a_line_of_somebody_elses_source_is_not_ours():
+    log = "=====     at foo in torch/csrc/thing.cu:12\n=====     at bar in /x/kernels/include/sdpa_async.cuh:14\n"
+    sources = [PROJECT / "kernels/v2_wmma.cu", PROJECT / "kernels/include/sdpa_async.cuh"]
+    assert sanitizing.offending_line(log, sources) == f"{PROJECT}/kernels/include/sdpa_async.cuh:14"
+    assert sanitizing.offending_line(log, sources[:1]) == ""
 
 
 def test_verify_of_something_not_built_says_so(tmp_path):

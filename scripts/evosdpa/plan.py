@@ -235,11 +235,6 @@ class Plan:
         """The library that fills shared memory before each checked launch, on a GPU."""
         return [] if wildcards.device == "cpu" else [self.library(name) for name in self._tools()]
 
-    def planted_sources(self, wildcards: Any) -> list[str]:
-        """The planted kernels of a kind of device, and their headers."""
-        every = variants.planted(wildcards.device == "cpu")
-        return sorted({str(path) for variant in every for path in (variant.source, *variants.includes(variant.source))})
-
     # What parameters decide a job
 
     @functools.cache
@@ -294,6 +289,12 @@ class Plan:
     def bench_settings(self, wildcards: Any) -> str:
         """Settings that decide times."""
         return self._settings_for("bench", wildcards)
+
+    def planted_sources(self, wildcards: Any) -> str:
+        """Digest of the planted kernels of a kind of device and their headers, comments apart."""
+        every = variants.planted(wildcards.device == "cpu")
+        files = {path for variant in every for path in (variant.source, *variants.includes(variant.source))}
+        return keys.sources(sorted(files)) + " ".join(variant.name for variant in every)
 
     def selftest_settings(self, wildcards: Any) -> str:
         """Settings of the gate as it proves itself."""

@@ -170,7 +170,7 @@ def header(source: Path) -> Header:
 
     if not isinstance(data, dict):
         raise VariantError(f"{source}:{first_line}: the evo-sdpa block must be 'key: value' lines")
-    known = PLANTED_KEYS if source.parent == PLANTED else HEADER_KEYS
+    known = PLANTED_KEYS if source.parent.name == PLANTED.name else HEADER_KEYS
     for key in data:
         if key not in known:
             raise VariantError(f"{source}:{line_of(str(key))}: unknown key {key!r}; known: {', '.join(known)}")
