@@ -21,7 +21,7 @@ REFERENCE_MODES = ("warm", "stream", "cold")
 """Modes in which the GPU alone decides a time. Eager times are the host's: they differ between processes by tens of percent."""
 
 LATE_SHARE = 0.05
-"""Share of samples that may be dropped because the host had not queued everything in time."""
+"""Share of samples that may be dropped because the host had not queued everything in time; one always may."""
 
 THROTTLED = {0x08: "hardware slowdown", 0x20: "software thermal slowdown", 0x40: "hardware thermal slowdown", 0x80: "power brake"}
 """Bits of NVML's clocks event reasons that make a time wrong. The software power cap (0x04) is no such bit: under a heavy kernel it
@@ -74,7 +74,7 @@ def rejections(clocks: list[dict[str, Any]], reference_us: dict[Chunk, float]) -
             reasons.append(f"SM clock {100 * clock_off[chunk]:+.1f} % off the other processes'")
         if chunk in reference_off:
             reasons.append(f"the reference kernel took {100 + 100 * reference_off[chunk]:.1f} % of its time in the other processes")
-        if late > LATE_SHARE * (late + samples):
+        if late > max(1, LATE_SHARE * (late + samples)):
             reasons.append(f"the host was late for {late} of {late + samples} samples")
         if reasons:
             found[chunk] = "; ".join(reasons)

@@ -135,8 +135,9 @@ class GpuTimer:
             self.stream.synchronize()
         return good
 
-    def _timed(self, name: str, enqueue: Callable[[], None], before: Callable[[], None] | None = None) -> float | None:
-        """Microseconds between two events around `enqueue`; None when the GPU was ready before the host had queued it all."""
+    def _timed(self, name: str, enqueue: Callable[[], None], before: Callable[[], None] | None = None, trial: bool = False) -> float | None:
+        """Microseconds between two events around `enqueue`; None when the GPU was ready before the host had queued it all. A trial
+        is no sample: it finds out how far ahead the host must be, and is not counted when it comes late."""
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         ahead = self._ahead.get(name, AHEAD_CYCLES)
         with torch.cuda.stream(self.stream):
@@ -149,7 +150,7 @@ class GpuTimer:
             late = start.query()
             self.stream.synchronize()
         if late:
-            self.late += 1
+            self.late += not trial
             self._ahead[name] = min(2 * ahead, MAX_AHEAD_CYCLES)
             return None
         return start.elapsed_time(end) * 1e3
@@ -157,7 +158,7 @@ class GpuTimer:
     def _graph_us(self, name: str, graph: torch.cuda.CUDAGraph) -> float:
         """One replay, microseconds, tried until the host was in time; raises RuntimeError when it never is."""
         for _ in range(12):
-            elapsed = self._timed(name, graph.replay)
+            elapsed = self._timed(name, graph.replay, trial=True)
             if elapsed is not None:
                 return elapsed
         raise RuntimeError(f"{name}: the host never queued a graph replay in time")
@@ -277,7 +278,7 @@ class GpuTimer:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             event_us = None
             for _ in range(6):
-                event_us = self._timed(f"{subject.name} span", lambda: [subject.launch(0) for _ in range(count)])
+                event_us = self._timed(f"{subject.name} span", lambda: [subject.launch(0) for _ in range(count)], trial=True)
                 if event_us is not None:
                     break
         kernels = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
