@@ -104,7 +104,7 @@ class Config(Section):
                         description="auto: the GPU found here; cpu: use no GPU; or the slug of the GPU that must be here")
     arch: str = Field("auto", pattern=r"^(auto|sm_\d+a?)$",
                       description="auto: the GPU's, sm_90a without one")
-    show_device: str = Field("nvidia-h200", description="whose recorded evidence leads the page when no GPU is here")
+    show_device: str = Field("nvidia-h200", pattern=r"^[a-z0-9-]+$", description="whose recorded evidence leads the page when no GPU is here")
     only: list[str] = Field([], description="work on these variants only; empty: all")
     variants: dict[str, VariantEntry] = Field({}, description="entries for single variants, and children to build")
     compile: Compile = Compile()

@@ -103,11 +103,18 @@ class Gap:
     # Loading
 
     def _read(self, path: Path, model: type[Head]) -> Any:
+        """A record that can be used, or None and one line about it in `errors`."""
         try:
-            return evidence.read(path, model)
+            record = evidence.read(path, model)
+            device, name = path.parts[-3:-1]
+            if record.variant != name or (record.kind not in ("build", "static") and record.device != device):
+                raise EvidenceError(f"{path}: is evidence about {record.variant!r} on {record.device!r}; it does not belong here; {evidence.REMEDY}")
+            if isinstance(record, Bench):
+                evidence.check_samples(path, record)
         except EvidenceError as error:
             self.errors.append(str(error))
             return None
+        return record
 
     def _load(self) -> None:
         for name in self.names:
