@@ -166,10 +166,11 @@ def load(path: Path | str = "config.yaml") -> Config:
         data = yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none, bytes that are not UTF-8
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or 'unreadable'}") from None
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise ConfigError(f"{path}{where}: not valid YAML: {problem}") from None
     if data is None:
         raise ConfigError(f"{path}: is empty; it needs at least one key, for example goal")
     return check(data, str(path))
