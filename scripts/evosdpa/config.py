@@ -26,9 +26,10 @@ Mode = Literal["warm", "stream", "cold", "eager"]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are errors, numbers are not made of strings."""
+    """Base of every section: unknown keys are errors, numbers are not made of strings. A default is checked like a given value, so
+    that 400 and 400.0 are one value and one key."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True)
 
 
 class Goal(Section):

@@ -146,10 +146,10 @@ class Gap:
         """The key's parts that are not what they were."""
         record, kind = piece.record, piece.record.kind
         here = piece.origin == "measured"
-        if kind in ("build", "static"):
-            return []
         if name == "rivals":
             return keys.changed(record.key_parts, benchmarking.bench_parts(None, self.config, device == "cpu"))
+        if kind in ("build", "static"):  # those of this machine lie with its binaries; this one came with recorded evidence
+            return keys.changed(record.key_parts, self._build_parts(name, record.arch), RECORDED_ELSEWHERE)
         variant = variants.resolve(name)
         if here:
             built = self.builds.get(name) or Build(variant=name)
