@@ -18,7 +18,8 @@ os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.enviro
 from evosdpa import config as configuration, plan as planning, variants
 
 os.chdir(workflow.basedir)
-planning.clear_stale_locks()
+given = planning.options(sys.argv[1:])
+planning.claim_folder(given)
 try:
     configuration.load("config.yaml")  # says what is wrong in one line, before Snakemake reads the same file
 except configuration.ConfigError as error:
@@ -28,7 +29,7 @@ except configuration.ConfigError as error:
 configfile: "config.yaml"
 
 
-requested = planning.requested_targets(sys.argv[1:])
+requested = list(given.targets or [])
 plan = planning.Plan(config, requested)
 
 wildcard_constraints:
@@ -73,11 +74,12 @@ checkpoint compile:
         settings=plan.compile_settings,
         compiler=plan.compiler,
     log:
-        "results/logs/{arch}/{variant}/compile.log",
+        job="results/logs/{arch}/{variant}/compile.log",
+        compiler="results/logs/{arch}/{variant}/compiler.log",
     shell:
         r"""
         python scripts/compile_variant.py {wildcards.variant:q} --arch {wildcards.arch:q} --settings {params.settings:q} \
-            --folder $(dirname {output.library:q}) 2>&1 | tee {log:q}
+            --folder $(dirname {output.library:q}) --log {log.compiler:q} 2>&1 | tee {log.job:q}
         """
 
 

@@ -9,8 +9,9 @@ def main() -> None:
     """Parse arguments, compile."""
     parser = command_line.parser(__doc__, arch=True)
     parser.add_argument("--folder", type=Path, required=True, help="where the files go")
+    parser.add_argument("--log", type=Path, help="file for all that the compiler says")
     given = parser.parse_args()
-    record = build.compile_variant(variants.resolve(given.variant), given.settings, given.arch, given.folder)
+    record = build.compile_variant(variants.resolve(given.variant), given.settings, given.arch, given.folder, given.log)
     print(f"{record.variant}: {record.status.value}{': ' + record.reason if record.reason else f', {record.seconds:.1f} s'}")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from evosdpa import config as configuration, variants
-from workspace import CONFIG
+from workspace import CONFIG, complaints
 
 HEADER = "/* evo-sdpa\ntitle: t\nidea: i\nexpects: e\nlevers: {A: [1]}\n*/\n"
 
@@ -110,3 +113,98 @@ def test_every_complaint_of_a_config_is_a_line_of_its_own():
     with pytest.raises(configuration.ConfigError) as caught:
         configuration.check({"bench": {"processes": "x", "samples": 1}, "gaol": 1})
     assert len(str(caught.value).splitlines()) == 3
+
+
+# ---- Header blocks that are not YAML
+
+@pytest.mark.parametrize("block, expected", [
+    (b"title: [t\nidea: i\n", ":3: the evo-sdpa block is not valid YAML"),
+    (b"title: t\n\tidea: i\n", ":3: the evo-sdpa block is not valid YAML: found a tab character"),
+    (b"title: *nowhere\n", "the evo-sdpa block is not valid YAML: found undefined alias"),
+    (b"title: t\nidea: 2020-13-45\n", "the evo-sdpa block is not valid YAML: month must be in 1..12"),
+    (b"title: t\x00\n", "the evo-sdpa block is not valid YAML: unacceptable character"),
+    (b"title: !!python/object/apply:os.system [id]\n", "the evo-sdpa block is not valid YAML: could not determine a constructor"),
+    (b"? [a]\n: b\n", "the evo-sdpa block "),
+    (b"title: " + b"[" * 100_000 + b"\n", ":2: the evo-sdpa block is longer than 8192 characters"),
+    (b"just a sentence\n", ":2: the evo-sdpa block must be 'key: value' lines"),
+    (b"- a\n- b\n", ":2: the evo-sdpa block must be 'key: value' lines"),
+    (b"", "the evo-sdpa block must be 'key: value' lines"),
+    (b"title: t\xff\xfe\n", "cannot be read"),
+])
+def test_a_header_block_that_is_not_yaml_is_one_line_with_file_and_line(tmp_path, block, expected):
+    source = tmp_path / "broken.cpp"
+    source.write_bytes(b"/* evo-sdpa\n" + block + b"*/\n")
+    with pytest.raises(variants.VariantError) as caught:
+        variants.header(source)
+    assert str(caught.value).startswith(str(source)) and expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text, expected", [
+    (b"goal: {time_us: 2020-13-45}\n", "config.yaml: not valid YAML: month must be in 1..12"),
+    (b"goal: \xff\xfe\n", "config.yaml: not valid YAML: 'utf-8' codec"),
+    (b"goal: \x00\n", "config.yaml: not valid YAML: unacceptable character"),
+    (b"goal: " + b"[" * 100_000, "config.yaml: not valid YAML: "),
+])
+def test_a_config_that_is_not_yaml_is_one_line(tmp_path, monkeypatch, text, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_bytes(text)
+    with pytest.raises(configuration.ConfigError) as caught:
+        configuration.load("config.yaml")
+    assert str(caught.value).startswith(expected) and "\n" not in str(caught.value)
+
+
+# ---- Names with path characters
+
+def everything(folder) -> set[str]:
+    """Every file around a workspace but Snakemake's own."""
+    return {str(path.relative_to(folder.parent)) for path in folder.parent.rglob("*") if ".snakemake" not in path.parts and "__pycache__" not in path.parts}
+
+
+@pytest.mark.parametrize("target, expected", [
+    ("../v0_reference", "'../v0_reference' is no variant, and no file under results/"),
+    ("v0_reference/../../x", "'v0_reference/../../x' is no variant, and no file under results/"),
+    ("..", "'..' is not a variant name"),
+    ("results/cpu/../../../x/verify.json", "is no variant, and no file under results/"),
+    ("results/cpu/..%2f/verify.json", "'..%2f' is not a variant name"),
+    ("results/cpu/v0_reference@BLOCK_KV=../verify.json", "'v0_reference@BLOCK_KV=..' is not a variant name"),
+    ("results/build/host/$(id)/kernel.so", "'$(id)' is not a variant name"),
+])
+def test_a_target_with_path_characters_is_one_line_and_nothing_is_written(workspace, target, expected):
+    before = everything(workspace.folder)
+    done = workspace.snakemake(target)
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
+    [line] = complaints(done)
+    assert expected in line
+    assert everything(workspace.folder) == before
+
+
+@pytest.mark.parametrize("change, expected", [
+    ({"variants": {"../x": {}}}, "'../x' is not a variant name"),
+    ({"device": "../cpu"}, "config.yaml: device: string should match pattern"),
+    ({"show_device": "../.."}, "config.yaml: show_device: string should match pattern"),
+])
+def test_a_config_with_path_characters_is_one_line(workspace, change, expected):
+    before = everything(workspace.folder)
+    workspace.configure({**CONFIG, **change})
+    done = workspace.snakemake("all")
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
+    [line] = complaints(done)
+    assert expected in line
+    assert everything(workspace.folder) == before
+
+
+@pytest.mark.parametrize("arguments", [
+    ["compile_variant.py", "../x", "--arch", "host", "--settings", "{}", "--folder", "out"],
+    ["inspect_variant.py", "../x", "--arch", "sm_90a", "--settings", "{}", "--folder", "out"],
+    ["verify_variant.py", "../x", "--device", "cpu", "--settings", "{}", "--library", "kernels", "--output", "out/verify.json"],
+    ["sanitize_variant.py", "../x", "--device", "cpu", "--settings", "{}", "--library", "kernels", "--verify", "kernels", "--output", "out/sanitize.json"],
+    ["bench_variant.py", "../x", "--device", "cpu", "--settings", "{}", "--library", "kernels", "--verify", "kernels", "--output", "out/bench.json",
+     "--samples", "out/samples.csv.gz"],
+    ["profile_variant.py", "../x", "--device", "cpu", "--settings", "{}", "--library", "kernels", "--verify", "kernels", "--output", "out/profile.json"],
+], ids=lambda arguments: arguments[0])
+def test_a_script_called_with_a_bad_name_is_one_line_and_writes_nothing(built, tmp_path, arguments):
+    before = everything(built.folder)
+    done = subprocess.run([sys.executable, f"scripts/{arguments[0]}", *arguments[1:]], cwd=built.folder, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "evo-sdpa: '../x' is not a variant name; the form is stem or stem@LEVER=value,LEVER=value\n"
+    assert everything(built.folder) == before

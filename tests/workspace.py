@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from evosdpa.config import check
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 CONFIG = {
@@ -125,3 +127,19 @@ class Workspace:
         """The rows of gap.csv."""
         with open(self.folder / "results" / "gap.csv") as file:
             return list(csv.DictReader(file))
+
+
+def complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines in which a run says what is wrong, each once (a failed job's log repeats its own)."""
+    return list(dict.fromkeys(line for line in (done.stdout + "\n" + done.stderr).splitlines() if line.startswith("evo-sdpa: ")))
+
+
+def aggregate(workspace: Workspace, names: tuple[str, ...] = ("v0_reference", "v1_scalar"), device: str | None = None) -> list[dict[str, str]]:
+    """Run the gap step alone over what is there, as on a machine that measures nothing; v0's rows."""
+    config = check(yaml.safe_load((workspace.folder / "config.yaml").read_text()))
+    plan = {"config": config.model_dump(), "names": names, "device": device, "arch": "sm_90a"}
+    done = subprocess.run([sys.executable, "scripts/build_gap.py", "--plan", json.dumps(plan), "--table", "results/gap.csv", "--json",
+                           "results/gap.json"], cwd=workspace.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    workspace.said = done.stdout
+    return [row for row in workspace.gap() if row["name"] == "v0_reference"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -86,8 +87,10 @@ def parse_ptxas(log: str) -> list[dict[str, int | str]]:
     return kernels
 
 
-def compile_variant(variant: Variant, config: Config, arch: str, folder: Path, extra_flags: tuple[str, ...] = ()) -> Build:
-    """Compile a variant into `folder` (kernel.so, kernel.cubin, build.json) and return the evidence.
+def compile_variant(variant: Variant, config: Config, arch: str, folder: Path, log: Path | None = None, extra_flags: tuple[str, ...] = ()) -> Build:
+    """Compile a variant into `folder` (kernel.so, kernel.cubin, build.json) and return the evidence, which keeps head and tail
+    of what the compiler said; all of it goes to `log`. `extra_flags` are for a build that only serves to find something out
+    (line numbers); no key knows them.
 
     `extra_flags` are for a build that only serves to find something out (line numbers); no key knows them.
 
@@ -100,7 +103,7 @@ def compile_variant(variant: Variant, config: Config, arch: str, folder: Path, e
         variant=variant.name, device=arch, origin="static", arch=arch, title=about.title, idea=about.idea, parent=about.parent,
         expects=about.expects, levers=dict(variant.levers), declared_levers={name: list(values) for name, values in about.levers.items()},
         started=evidence.now(), key_parts=parts, key=keys.combine(parts), git=machine.git_state())
-    library, cubin = b"", b""
+    library, cubin, said = b"", b"", ""
     compiler = machine.host_compiler() if variant.on_cpu else machine.tool("nvcc")
     if compiler is None:
         what = "no C++ compiler (g++) was found; install one or set CXX" if variant.on_cpu else (
@@ -110,8 +113,10 @@ def compile_variant(variant: Variant, config: Config, arch: str, folder: Path, e
     else:
         record.tools = {"compiler": parts["compiler"], "path": compiler}
         with tempfile.TemporaryDirectory(prefix="evosdpa-") as scratch:
-            library, cubin = _compile(variant, config, arch, compiler, Path(scratch), record, extra_flags)
+            library, cubin, said = _compile(variant, config, arch, compiler, Path(scratch), record, extra_flags)
     record.ended = evidence.now()
+    if log:
+        evidence.write_text(log, said)
     evidence.write_bytes(folder / "kernel.so", library)
     evidence.write_bytes(folder / "kernel.cubin", cubin)
     evidence.write(folder / "build.json", record)
@@ -119,8 +124,11 @@ def compile_variant(variant: Variant, config: Config, arch: str, folder: Path, e
 
 
 def _compile(variant: Variant, config: Config, arch: str, compiler: str, scratch: Path, record: Build,
-             extra_flags: tuple[str, ...]) -> tuple[bytes, bytes]:
-    """Run ninja in a scratch folder; fill the record; return the library's and the cubin's bytes."""
+             extra_flags: tuple[str, ...]) -> tuple[bytes, bytes, str]:
+    """Run ninja in a scratch folder; fill the record; return the library's and the cubin's bytes and all that was said.
+
+    Raises EvidenceError when the disk is full: that is no verdict on the source.
+    """
     target, depfile, keep = scratch / "kernel.so", scratch / "kernel.d", scratch / "keep"
     keep.mkdir()
     command = [compiler, *flags(variant, config, arch), *lever_flags(variant), *extra_flags, "-MMD", "-MF", str(depfile)]
@@ -138,20 +146,23 @@ def _compile(variant: Variant, config: Config, arch: str, compiler: str, scratch
     ninja = shutil.which("ninja", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
     if ninja is None:
         record.status, record.reason = Status.ERROR, "ninja was not found; pip install -r envs/requirements.txt"
-        return b"", b""
+        return b"", b"", ""
     # `-d keepdepfile`: ninja would otherwise swallow the list of headers that the evidence records.
     outcome = isolate.run([ninja, "-f", str(scratch / "build.ninja"), "-d", "keepdepfile", "--verbose"], config.compile.timeout_s)
     record.seconds = round(outcome.seconds, 3)
-    record.log = evidence.clip(outcome.log.replace(str(scratch), "$BUILD"))
-    record.warnings = [line.strip()[:300] for line in outcome.log.splitlines() if _WARNING.search(line) and "-Xptxas" not in line][:20]
-    record.ptxas = parse_ptxas(outcome.log)
+    said = outcome.output.replace(str(scratch), "$BUILD")
+    record.log = evidence.clip(said)
+    record.warnings = [line.strip()[:300] for line in said.splitlines() if _WARNING.search(line) and "-Xptxas" not in line][:20]
+    record.ptxas = parse_ptxas(said)
     if outcome.status is Status.TIMEOUT:
         record.status, record.reason = Status.TIMEOUT, f"compilation {outcome.reason}"
-        return b"", b""
+        return b"", b"", said
     if outcome.status is not Status.OK or not target.is_file():
-        error = next((line for line in outcome.log.splitlines() if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)), outcome.reason)
+        if os.strerror(errno.ENOSPC) in said:
+            raise evidence.EvidenceError(f"{scratch.parent}: {os.strerror(errno.ENOSPC)} for the compiler's temporary files; free some and run again")
+        error = next((line for line in said.splitlines() if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)), outcome.reason)
         record.status, record.reason = Status.FAILED, f"does not compile: {error.strip()[:300]}"
-        return b"", b""
+        return b"", b"", said
     read = {str(path) for path in includes(variant.source)}
     real = sorted(name for name in _read_depfile(depfile) if not Path(name).is_absolute() and name != str(variant.source))
     record.headers = [str(Path(name)) for name in real]
@@ -159,10 +170,10 @@ def _compile(variant: Variant, config: Config, arch: str, compiler: str, scratch
     if missed:
         record.status = Status.ERROR
         record.reason = f"the compiler read {missed[0]}, which no quoted #include names; changes to it would go unnoticed"
-        return b"", b""
+        return b"", b"", said
     cubins = sorted(keep.glob(f"{variant.stem}*.cubin"))  # beside it lies the device linker's, which is empty
     library = target.read_bytes()
     cubin = cubins[0].read_bytes() if cubins else b""
     record.library_sha256, record.cubin_sha256 = keys.digest(library), keys.digest(cubin) if cubin else ""
-    return library, cubin
+    return library, cubin, said
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from evosdpa.config import Config
 from evosdpa.evidence import EvidenceError
 from evosdpa.variants import VariantError
+
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of a disk or a folder that the user can mend."""
 
 
 def parser(about: str | None, *, variant: bool = True, device: bool = False, arch: bool = False) -> argparse.ArgumentParser:
@@ -45,3 +51,7 @@ def run(main: Callable[[], None]) -> None:
         main()
     except (EvidenceError, VariantError) as error:
         sys.exit(f"evo-sdpa: {error}")
+    except OSError as error:  # no space, no permission: also for temporary files
+        if error.errno not in REFUSALS:
+            raise
+        sys.exit(f"evo-sdpa: {error.filename or tempfile.gettempdir()}: {error.strerror}; mend that and run again")

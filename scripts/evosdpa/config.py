@@ -26,9 +26,10 @@ Mode = Literal["warm", "stream", "cold", "eager"]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are errors, numbers are not made of strings."""
+    """Base of every section: unknown keys are errors, numbers are not made of strings. A default is checked like a given value, so
+    that 400 and 400.0 are one value and one key."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True)
 
 
 class Goal(Section):
@@ -119,7 +120,7 @@ class Config(Section):
                         description="auto: the GPU found here; cpu: use no GPU; or the slug of the GPU that must be here")
     arch: str = Field("auto", pattern=r"^(auto|sm_\d+a?)$",
                       description="auto: the GPU's, sm_90a without one")
-    show_device: str = Field("nvidia-h200", description="whose recorded evidence leads the page when no GPU is here")
+    show_device: str = Field("nvidia-h200", pattern=r"^[a-z0-9-]+$", description="whose recorded evidence leads the page when no GPU is here")
     only: list[str] = Field([], description="work on these variants only; empty: all")
     variants: dict[str, VariantEntry] = Field({}, description="entries for single variants, and children to build")
     compile: Compile = Compile()
@@ -183,10 +184,11 @@ def load(path: Path | str = "config.yaml") -> Config:
         data = yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none, bytes that are not UTF-8
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or 'unreadable'}") from None
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise ConfigError(f"{path}{where}: not valid YAML: {problem}") from None
     if data is None:
         raise ConfigError(f"{path}: is empty; it needs at least one key, for example goal")
     return check(data, str(path))

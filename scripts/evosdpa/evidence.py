@@ -1,7 +1,7 @@
 """Evidence: the JSON files that rules write, one class a kind, and the words for how a step ended.
 
-Files are written whole or not at all. Reading checks the schema version and every field, so that a truncated or
-hand-edited file is one clear line instead of a wrong number.
+Files are written whole or not at all, with a seal over everything in them. Reading checks the schema version, the seal and
+every field, so that a truncated or hand-edited file is one clear line instead of a wrong number.
 """
 
 from __future__ import annotations
@@ -16,10 +16,17 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-SCHEMA_VERSION = 1
+from evosdpa import keys
+
+SCHEMA_VERSION = 2
 
 LOG_LIMIT = 20_000
-"""Characters of a tool's output kept in evidence: head and tail; the job's log file has the rest."""
+"""Characters of a tool's output kept in evidence: head and tail."""
+
+SAMPLES = "samples.csv.gz"
+"""Name of the file with every sample, beside bench.json."""
+
+REMEDY = "restore it from git if it is recorded, or delete it to have it made again"
 
 
 class Status(StrEnum):
@@ -50,6 +57,8 @@ class Head(Model):
     """What every evidence file begins with."""
 
     schema_version: int = SCHEMA_VERSION
+    seal: str = ""
+    """Digest of everything else in the file. `write` puts it there and `read` compares: a changed number is not evidence."""
     kind: str
     variant: str
     """Name of the variant, or `rivals`."""
@@ -289,35 +298,52 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     except OSError as error:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
-        raise EvidenceError(f"{path}: cannot be written: {error.strerror}") from None
+        raise EvidenceError(f"{path}: cannot be written: {error.strerror}; mend that and run again") from None
+
+
+def sealed(data: dict[str, Any]) -> str:
+    """The seal of evidence: the digest of its canonical JSON without the seal itself."""
+    return keys.digest(json.dumps({name: value for name, value in data.items() if name != "seal"}, sort_keys=True))
 
 
 def write(path: Path | str, record: Head) -> None:
-    """Write evidence as JSON; NaN and infinity are refused because JSON has no word for them."""
-    text = json.dumps(record.model_dump(), indent=1, allow_nan=False)
-    write_text(path, text + "\n")
+    """Seal a record and write it as JSON; NaN and infinity are refused because JSON has no word for them."""
+    data = json.loads(json.dumps(record.model_dump(), allow_nan=False))  # as `read` will see it
+    data["seal"] = record.seal = sealed(data)
+    write_text(path, json.dumps(data, indent=1) + "\n")
 
 
 def read(path: Path | str, model: type[T]) -> T:
     """Read and check one evidence file.
 
-    Raises EvidenceError, one line, when the file is missing, not JSON, of another schema version or kind, or has
-    fields that do not belong.
+    Raises EvidenceError, one line, when the file is missing, not JSON, of another schema version or kind, changed after it
+    was written, or has fields that do not belong.
     """
     try:
         data = json.loads(Path(path).read_text())
     except OSError as error:
         raise EvidenceError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise EvidenceError(f"{path}: not valid JSON ({error}); delete it to have it made again, or restore it from git if it is recorded") from None
+    except (ValueError, RecursionError) as error:
+        raise EvidenceError(f"{path}: not valid JSON ({error}); {REMEDY}") from None
     if not isinstance(data, dict):
-        raise EvidenceError(f"{path}: not an evidence file; delete it to have it made again, or restore it from git if it is recorded")
+        raise EvidenceError(f"{path}: not an evidence file; {REMEDY}")
     version = data.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise EvidenceError(f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}")
+        raise EvidenceError(f"{path}: schema version {version!r}, this program reads {SCHEMA_VERSION}; delete it to have it made again")
+    if data.get("seal") != sealed(data):
+        raise EvidenceError(f"{path}: was changed after it was written; {REMEDY}")
     try:
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise EvidenceError(f"{path}: {where}: {first['msg']}; delete it to have it made again, or restore it from git if it is recorded") from None
+        raise EvidenceError(f"{path}: {where}: {first['msg']}; {REMEDY}") from None
+
+
+def check_samples(path: Path, record: Bench) -> None:
+    """Raises EvidenceError, one line, when the samples beside a bench.json are not those that its times were made of."""
+    samples = path.with_name(SAMPLES)
+    if not samples.is_file():
+        raise EvidenceError(f"{samples}: is missing, and {path.name} beside it is not used without it; {REMEDY}")
+    if keys.digest_file(samples) != record.samples_sha256:
+        raise EvidenceError(f"{samples}: is not the file that {path.name} describes; {REMEDY}")

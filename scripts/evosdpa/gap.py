@@ -102,11 +102,18 @@ class Gap:
     # Loading
 
     def _read(self, path: Path, model: type[Head]) -> Any:
+        """A record that can be used, or None and one line about it in `errors`."""
         try:
-            return evidence.read(path, model)
+            record = evidence.read(path, model)
+            device, name = path.parts[-3:-1]
+            if record.variant != name or (record.kind not in ("build", "static") and record.device != device):
+                raise EvidenceError(f"{path}: is evidence about {record.variant!r} on {record.device!r}; it does not belong here; {evidence.REMEDY}")
+            if isinstance(record, Bench):
+                evidence.check_samples(path, record)
         except EvidenceError as error:
             self.errors.append(str(error))
             return None
+        return record
 
     def _load(self) -> None:
         for name in self.names:
@@ -138,13 +145,13 @@ class Gap:
         """The key's parts that are not what they were."""
         record, kind = piece.record, piece.record.kind
         here = piece.origin == "measured"
-        if kind in ("build", "static"):
-            return []
         if name == "rivals":
             return keys.changed(record.key_parts, benchmarking.bench_parts(None, self.config, device == "cpu"))
         if name == "selftest":
             parts = self._selftest_parts(device == "cpu")
             return keys.changed(record.key_parts, parts, () if here else RECORDED_ELSEWHERE)
+        if kind in ("build", "static"):  # those of this machine lie with its binaries; this one came with recorded evidence
+            return keys.changed(record.key_parts, self._build_parts(name, record.arch), RECORDED_ELSEWHERE)
         variant = variants.resolve(name)
         if here:
             built = self.builds.get(name) or Build(variant=name)

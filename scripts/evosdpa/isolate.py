@@ -19,6 +19,9 @@ from evosdpa.evidence import Status, clip
 GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 
+OUTPUT_LIMIT = 16 * 1024 * 1024
+"""Bytes of head and of tail of a process's output that are held in memory: a runaway process must not fill it."""
+
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 
 
@@ -29,6 +32,9 @@ class Outcome:
     status: Status
     reason: str = ""
     log: str = ""
+    """Head and tail of the output, as evidence keeps it."""
+    output: str = ""
+    """The output, up to OUTPUT_LIMIT bytes of head and of tail."""
     reports: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -89,6 +95,8 @@ def run(
                         continue
                     buffer = chunks[key.fd]
                     buffer += data
+                    if key.fd != read_end and len(buffer) > 3 * OUTPUT_LIMIT:
+                        buffer[OUTPUT_LIMIT:-OUTPUT_LIMIT] = b"\n... left out ...\n"
                     if key.fd == read_end:
                         *lines, rest = bytes(buffer[parsed:]).split(b"\n")
                         parsed = len(buffer) - len(rest)
@@ -108,20 +116,21 @@ def run(
         os.close(read_end)
         process.stdout.close()
     seconds = time.monotonic() - started
-    log = clip(bytes(chunks[next(iter(chunks))]).decode(errors="replace"))
-    if timed_out:
-        return Outcome(Status.TIMEOUT, f"did not end within {timeout_s:g} s", log, reports, seconds)
+    output = bytes(chunks[next(iter(chunks))]).decode(errors="replace")
+    outcome = Outcome(Status.OK, "", clip(output), output, reports, seconds)
     code = process.returncode
     broken = next((one["reason"] for one in reports if one.get("event") == "broken"), None)
-    if code > 0 and broken:
-        return Outcome(Status.ERROR, broken, log, reports, seconds)
-    if code < 0:
+    if timed_out:
+        outcome.status, outcome.reason = Status.TIMEOUT, f"did not end within {timeout_s:g} s"
+    elif code > 0 and broken:
+        outcome.status, outcome.reason = Status.ERROR, broken
+    elif code < 0:
         name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-        return Outcome(Status.ERROR, f"crashed with {name}", log, reports, seconds)
-    if code:
-        last = next((line for line in reversed(log.splitlines()) if line.strip()), "no output")
-        return Outcome(Status.ERROR, f"ended with exit status {code}: {last.strip()[:300]}", log, reports, seconds)
-    return Outcome(Status.OK, "", log, reports, seconds)
+        outcome.status, outcome.reason = Status.ERROR, f"crashed with {name}"
+    elif code:
+        last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
+        outcome.status, outcome.reason = Status.ERROR, f"ended with exit status {code}: {last.strip()[:300]}"
+    return outcome
 
 
 def _report(line: bytes) -> dict[str, Any] | None:

@@ -8,17 +8,21 @@ from __future__ import annotations
 import fcntl
 import functools
 import json
+import os
+import shutil
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from evosdpa import config as configuration, keys, machine, variants
+from evosdpa import config as configuration, evidence, keys, machine, variants
 from evosdpa.variants import Variant
 
 SCRIPTS = Path("scripts")
 RESULTS = Path("results")
 RECORDED = RESULTS / "recorded"
+SNAKEMAKE = Path(".snakemake")
 
 CPU_STEPS = ("verify", "bench")
 GPU_STEPS = ("verify", "sanitize", "bench", "profile")
@@ -34,33 +38,82 @@ def stop(message: str) -> NoReturn:
     raise SystemExit(1)
 
 
-def clear_stale_locks(workdir: Path = Path(".")) -> None:
-    """Remove Snakemake's lock if the run that made it is gone.
+def options(arguments: list[str]) -> Any:
+    """Snakemake's command line, by its own parser: while it reads the Snakefile it does not know its targets yet."""
+    from snakemake.cli import parse_args
 
-    A killed run (SIGKILL, power) leaves its lock behind and Snakemake then refuses to start. The kernel drops our own lock
-    however a run ends, so holding it proves that no other run is alive here.
+    return parse_args(arguments)[1]
+
+
+def starts_jobs(given: Any) -> bool:
+    """Whether Snakemake will start jobs: neither a dry run or a summary does, nor one that runs a single job for another."""
+    return given.mode.name == "DEFAULT" and not any(getattr(given, name, None) for name in STARTS_NO_JOBS)
+
+
+def claim_folder(given: Any) -> None:
+    """Make sure that no other run is alive in this folder and that it can be written to; else end with one clear line.
+
+    A killed run (SIGKILL, power) leaves Snakemake's own lock behind, and Snakemake then refuses to start. The kernel drops our
+    lock however a run ends, so holding it proves that no other run is alive, and what is left of Snakemake's is removed.
     """
-    folder = workdir / ".snakemake"
-    folder.mkdir(exist_ok=True)
-    file = open(folder / "evosdpa.lock", "w")
+    starting = starts_jobs(given)
+    check_writable(starting)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return  # another run is alive: Snakemake's own lock says what may go on
-    _held.append(file)  # held until this process ends
-    stale = list((folder / "locks").glob("*.lock")) if (folder / "locks").is_dir() else []
+        SNAKEMAKE.mkdir(exist_ok=True)
+        file = open(SNAKEMAKE / "evosdpa.lock", "a+")
+    except OSError as error:
+        stop(f"{error.filename}: cannot be written: {error.strerror}")
+    deadline = time.monotonic() + LOCK_WAIT_S  # one that only looks holds it for a moment
+    while not _locked(file):
+        if not starting:
+            return
+        if time.monotonic() > deadline:
+            file.seek(0)
+            stop(f"another snakemake (process {file.read().strip() or 'unknown'}) is at work in {Path.cwd()}; start again when it has ended, "
+                 "or work in a copy of the folder (a dry run, -n, may go on beside it)")
+        time.sleep(0.05)
+    stale = list((SNAKEMAKE / "locks").glob("*.lock"))
     for lock in stale:
         lock.unlink()
+    if not starting:
+        file.close()
+        return
+    _held.append(file)  # held until this process ends
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
     if stale:
         print("evo-sdpa: the last run was killed; its lock is removed and what it left unfinished runs again", file=sys.stderr)
 
 
-def requested_targets(arguments: list[str]) -> list[str]:
-    """The targets on Snakemake's command line, by its own parser: while it reads the Snakefile it does not know them yet."""
-    from snakemake.cli import parse_args
+def _locked(file: Any) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
-    return list(parse_args(arguments)[1].targets or [])
+
+def check_writable(starting: bool) -> None:
+    """End with one line when a folder that Snakemake or a run writes to refuses, or the disk is all but full.
+
+    Before any job, because Snakemake deletes what a job made before it starts that job again.
+    """
+    folders = [SNAKEMAKE, *SNAKEMAKE.glob("*/")] if SNAKEMAKE.is_dir() else [Path(".")]  # a dry run writes there too
+    if starting:
+        folders += [] if RESULTS.is_dir() else [Path(".")]
+        for folder, below, _ in os.walk(RESULTS):
+            folders.append(Path(folder))
+            if Path(folder) == RESULTS and RECORDED.name in below:
+                below.remove(RECORDED.name)
+    for folder in folders:
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+            stop(f"{folder.resolve()}: no permission to write there; change it (chown or chmod) or work in a copy of the project")
+    for folder in (folders[0], folders[-1]) if starting else ():
+        free = shutil.disk_usage(folder).free
+        if free < FREE_BYTES:
+            stop(f"{folder.resolve()}: its disk is full: {free / 1e6:.1f} MB left, a run needs {FREE_BYTES / 1e6:.0f} MB; free some and start again, "
+                 "nothing is lost")
 
 
 class Plan:
@@ -94,8 +147,11 @@ class Plan:
             variants.resolve(name)  # a variant in config.yaml must exist: old results would be served as new
         extra = [name for name in self.config.variants if name not in found]
         for name in requested:
-            if name in RULES or "/" in name:
-                continue  # a rule or a file: Snakemake says what is wrong with those
+            if name in RULES:
+                continue
+            if "/" in name:
+                self._check_file(name)
+                continue
             variants.resolve(name)
             if name not in found and name not in extra:
                 extra.append(name)
@@ -109,6 +165,16 @@ class Plan:
     def _tools() -> list[str]:
         """Kernels of the harness itself that are there to be built."""
         return [variants.FILL_SHARED.stem] if variants.FILL_SHARED.is_file() else []
+
+    @staticmethod
+    def _check_file(path: str) -> None:
+        """Whether a file that was asked for may be one of the workflow's; which ones it can make Snakemake knows."""
+        parts = path.split("/")
+        if parts[0] != RESULTS.name or not all(parts) or {".", ".."} & set(parts):
+            raise variants.VariantError(f"{path!r} is no variant, and no file under {RESULTS}/, which is all that the workflow writes")
+        name = parts[-2]
+        if len(parts) == (5 if parts[1] == "build" else 4) and parts[1] not in ("logs", "recorded") and name not in ("rivals", "selftest"):
+            variants.resolve(name)
 
     def variant(self, name: str) -> Variant:
         """The variant of a wildcard."""
@@ -146,7 +212,7 @@ class Plan:
         device, steps = ("cpu", CPU_STEPS) if variant.on_cpu else (self.device, GPU_STEPS)
         if device:
             files += [str(RESULTS / device / name / f"{step}.json") for step in steps]
-            files.append(str(RESULTS / device / name / "samples.csv.gz"))
+            files.append(str(RESULTS / device / name / evidence.SAMPLES))
             files += [path for path in self.repeatability_files() if path.split("/")[-2] == name]
         return files
 
@@ -169,19 +235,19 @@ class Plan:
 
     def rival_files(self) -> list[str]:
         """Rivals' evidence on every device that has variants here."""
-        return [str(RESULTS / device / "rivals" / one) for device in self.devices_here() for one in ("bench.json", "samples.csv.gz")]
+        return [str(RESULTS / device / "rivals" / one) for device in self.devices_here() for one in ("bench.json", evidence.SAMPLES)]
 
     def evidence(self) -> list[str]:
         """All evidence of this machine."""
         return [path for name in self.names for path in self.chain(name)] + self.rival_files() + self.selftest_files()
 
     def evidence_files(self) -> list[str]:
-        """The evidence of this machine that the gap reads: the JSON files."""
-        return [path for path in self.evidence() if path.endswith(".json")]
+        """The evidence of this machine that the gap reads: all but the libraries."""
+        return [path for path in self.evidence() if not path.endswith(".so")]
 
     def recorded(self) -> list[str]:
         """All recorded evidence."""
-        return sorted(str(path) for path in RECORDED.glob("**/*.json"))
+        return sorted(str(path) for pattern in ("*.json", evidence.SAMPLES) for path in RECORDED.glob(f"**/{pattern}"))
 
     # What jobs read
 
@@ -326,6 +392,17 @@ class Plan:
             return machine.cpu_name()
         return f"{self.gpu.name} {self.gpu.driver}" if self.gpu else ""
 
+
+STARTS_NO_JOBS = (
+    "dryrun", "nolock", "unlock", "lint", "dag", "rulegraph", "filegraph", "d3dag", "summary", "detailed_summary", "list_rules", "list_target_rules",
+    "list_changes", "list_input_changes", "list_params_changes", "list_untracked", "print_compilation", "cleanup_metadata", "archive", "report",
+)
+"""Snakemake's options with which it looks, or with which the user took the locks upon himself."""
+
+LOCK_WAIT_S = 1.0
+
+FREE_BYTES = 32 * 1000 * 1000
+"""Least free space to start a run with: a few libraries and some hundred files of evidence."""
 
 RULES = ("all", "gap", "report", "record", "check", "selftest")
 """Rules that can be asked for by name; every other name on the command line is meant to be a variant's."""

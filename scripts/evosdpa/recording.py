@@ -33,7 +33,7 @@ def record(document: dict[str, Any], results: Path) -> list[str]:
             source = Path(entry["path"])
             piece = evidence.read(source, evidence.KINDS[entry["kind"]])
             _keep(piece, target / source.name)
-            samples = source.with_name("samples.csv.gz")
+            samples = source.with_name(evidence.SAMPLES)
             if entry["kind"] == "bench" and samples.is_file():
                 shutil.copyfile(samples, target / samples.name)
         for folder in sorted((results / "build").glob(f"*/{name}")):

@@ -31,6 +31,9 @@ HEADER_KEYS = ("title", "parent", "idea", "expects", "levers")
 PLANTED_KEYS = ("title", "idea", "rejected_by", "where", "runs_on")
 DEVICE_KINDS = ("cpu", "gpu")
 
+HEADER_LIMIT = 8192
+"""Characters of a block: libyaml overflows its stack on brackets nested some ten thousand deep."""
+
 _HEADER = re.compile(r"/\*\s*evo-sdpa[ \t]*\n(.*?)\*/", re.DOTALL)
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
 
@@ -157,12 +160,15 @@ def header(source: Path) -> Header:
     if not match:
         raise VariantError(f"{source}:1: no '/* evo-sdpa ... */' block with title, idea, expects and levers")
     first_line = text.count("\n", 0, match.start(1)) + 1
+    if len(match.group(1)) > HEADER_LIMIT:
+        raise VariantError(f"{source}:{first_line}: the evo-sdpa block is longer than {HEADER_LIMIT} characters")
     try:
         data = yaml.load(match.group(1), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         mark = getattr(error, "problem_mark", None)
         line = first_line + (mark.line if mark else 0)
-        raise VariantError(f"{source}:{line}: the evo-sdpa block is not valid YAML: {getattr(error, 'problem', error)}") from None
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise VariantError(f"{source}:{line}: the evo-sdpa block is not valid YAML: {problem}") from None
 
     def line_of(key: str) -> int:
         found = re.search(rf"^\s*{re.escape(key)}\s*:", match.group(1), re.MULTILINE)
