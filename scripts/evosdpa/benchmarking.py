@@ -116,6 +116,7 @@ def bench_rivals(config: Config, device: str, floors: dict[str, Library], sample
     parts = bench_parts(None, config, on_cpu)
     record = Bench(variant="rivals", device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts),
                    git=machine.git_state(), samples_file=samples.name)
+    record.seed = secrets.randbelow(2**31)
     rows: list[tuple] = []
     problems = problems_for(None, config, on_cpu)
     with devices.hold(None if on_cpu else machine.gpu_for(device)) as held:
@@ -123,7 +124,7 @@ def bench_rivals(config: Config, device: str, floors: dict[str, Library], sample
             company = Bench(variant=name, device=device)
             company_rows: list[tuple] = []
             measure(company, held, config, floors, list(floors), list(dict.fromkeys([ANCHOR, name])), problems, company_rows,
-                    first_process=COMPANY * number, subject=name)
+                    first_process=COMPANY * number, subject=name, seed=record.seed)
             rows += company_rows
             _join(record, company, name)
     _finish(record, rows, samples)
@@ -163,6 +164,7 @@ def measure(record: Bench, held: Held, config: Config, libraries: dict[str, Libr
         rivals=rivals, problems=problems, modes=["warm"] if on_cpu else list(settings.gpu_modes), seed=secrets.randbelow(2**31),
         samples=settings.cpu_samples if on_cpu else settings.samples, replay_us=settings.replay_us,
         mode_budget_s=settings.mode_budget_s, max_call_s=settings.max_call_s, tolerance=config.verify.tolerance) | more
+    record.seed = task["seed"]
     reports: list[dict[str, Any]] = []
     failure = _run_processes(held, settings, task, reports, f"{label or record.variant} bench", first_process, subject)
     for retry in range(steadiness.RETRIES):

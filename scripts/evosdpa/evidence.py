@@ -205,6 +205,8 @@ class Bench(Head):
     after; the SM clock's median and range while it ran; samples, and those dropped because the host was late."""
     libraries: dict[str, str] = {}
     """Hash of the library that the processes really loaded, by name."""
+    seed: int = 0
+    """Of the inputs and of every shuffled order; drawn at run time."""
     processes: int = 0
     process_kind: Literal["", "spawned", "forked"] = ""
     """spawned: each process started anew. forked: copies of one that had imported PyTorch (CPU only)."""
@@ -234,9 +236,8 @@ class Selftest(Head):
     """The gate against planted wrong kernels, and an honest one."""
 
     kind: Literal["selftest"] = "selftest"
-    seed: int | None = None
     results: list[dict[str, Any]] = []
-    """One entry a planted kernel: name, title, idea, expected (checks that must say no), where, status (ok: rejected by these; failed:
+    """One entry a planted kernel: name, seed of its inputs, title, idea, expected (checks that must say no), where, status (ok: rejected by these; failed:
     missed), said (check -> cases or findings), reason (the gate's own words), missed (what the gate got wrong), cases, ratio (worst
     error over the allowance), seconds."""
 

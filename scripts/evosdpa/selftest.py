@@ -56,8 +56,7 @@ def prove(config: Config, device: str, arch: str, fill_shared: Path | None, jobs
     """
     on_cpu = device == "cpu"
     parts = selftest_parts(config, on_cpu, machine.compiler_identity(cuda=not on_cpu))
-    record = Selftest(variant="selftest", device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts), git=machine.git_state(),
-                      seed=config.verify.seed)
+    record = Selftest(variant="selftest", device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts), git=machine.git_state())
     gpu = None if on_cpu else machine.gpu_for(device)
     record.device_info, record.tools = machine.describe(gpu), {"compiler": parts["compiler"]}
     limited = config.model_copy(update={"verify": config.verify.model_copy(update={"timeout_s": config.selftest.timeout_s})})
@@ -84,7 +83,7 @@ def _try(variant: Variant, config: Config, held: Held, arch: str, fill_shared: P
     """One planted kernel through the gate: its entry in the evidence."""
     about, expected, started = variants.header(variant.source), expected_checks(variant), time.monotonic()
     result: dict[str, Any] = dict(name=variant.name, title=about.title, idea=about.idea, expected=list(expected), where=list(about.where), said={},
-                                  reason="", cases=0, ratio=None)
+                                  reason="", cases=0, ratio=None, seed=None)
     with tempfile.TemporaryDirectory(prefix="evosdpa-") as scratch:
         folder = Path(scratch)
         built = building.compile_variant(variant, config, arch, folder)
@@ -92,7 +91,7 @@ def _try(variant: Variant, config: Config, held: Held, arch: str, fill_shared: P
             verify = Verify(variant=variant.name, device=held.gpu.slug if held.gpu else "cpu")
             verification.run_cases(verify, held, config, built, folder / "kernel.so", fill_shared, config.selftest.stop_after,
                                    () if held.gpu else CPU_LEAVES_OUT, quiet=True)
-            result.update(said=dict(verify.checks), reason=verify.reason, cases=len(verify.cases), ratio=verify.worst_ratio)
+            result.update(said=dict(verify.checks), reason=verify.reason, cases=len(verify.cases), ratio=verify.worst_ratio, seed=verify.seed)
             if Check.TIMED_OUTPUT in expected:
                 _time(result, variant, held, config, built, folder)
             if held.gpu:
