@@ -109,7 +109,7 @@ def _line_of(program: str, tool: str, held: Held, variant: Variant, config: Conf
     """Where in the sources the tool finds something; empty when that build or run does not tell."""
     with tempfile.TemporaryDirectory(prefix="evosdpa-") as scratch:
         folder = Path(scratch)
-        built = building.compile_variant(variant, config, held.gpu.arch, folder, ("-lineinfo",))
+        built = building.compile_variant(variant, config, held.gpu.arch, folder, extra_flags=("-lineinfo",))
         if built.status is not Status.OK:
             return ""
         outcome = _under(program, tool, held, config, folder / "kernel.so", built.library_sha256)
