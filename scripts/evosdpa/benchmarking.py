@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from evosdpa import device as devices, evidence, isolate, keys, machine, stats, steadiness
+from evosdpa import device as devices, evidence, isolate, keys, machine, stats, steadiness, variants
 from evosdpa.config import BenchSection, Config
 from evosdpa.device import Held
 from evosdpa.evidence import Bench, Build, Status, Timing, Verify
@@ -49,7 +49,8 @@ def protocol(config: Config, on_cpu: bool) -> dict[str, Any]:
     settings = config.bench.model_dump(exclude={"timeout_s"})
     for name in ("samples", "gpu_modes", "cpu_problems") if on_cpu else ("cpu_samples", "cpu_problems"):
         del settings[name]
-    return {**settings, "tolerance": config.verify.tolerance}
+    return {**settings, "tolerance": config.verify.tolerance, "steadiness": {} if on_cpu else steadiness.RULES,
+            "span": [] if on_cpu else [SPAN_SLACK_US, SPAN_SLACK]}
 
 
 def problems_for(variant: Variant | None, config: Config, on_cpu: bool) -> list[str]:
@@ -64,7 +65,9 @@ def bench_parts(build: Build | None, config: Config, on_cpu: bool) -> dict[str, 
     """The parts of the content key as they are today; without a build those of the rivals. Which problems are timed is no part
     of it: a problem more does not make the times of the others wrong."""
     binary = {**build.key_parts, "binary": build.library_sha256} if build else {}
-    return {**binary, "protocol": keys.protocol(protocol(config, on_cpu)), "harness": keys.harness("bench")}
+    floors = [variants.resolve(name) for name in variants.floors()]
+    sources = sorted({path for floor in floors if floor.on_cpu == on_cpu for path in (floor.source, *variants.includes(floor.source))})
+    return {**binary, "protocol": keys.protocol(protocol(config, on_cpu)), "floors": keys.sources(sources), "harness": keys.harness("bench")}
 
 
 def bench_variant(variant: Variant, config: Config, device: str, build: Build, verify: Verify, library: Path,

@@ -31,6 +31,9 @@ CPU_LEAVES_OUT = ("goal",)
 
 MOST_JOBS = 8
 
+HANG_S = 20.0
+"""Time limit of a kernel that is there to hang, seconds. It runs alone, after all others: on a GPU it would take time slices from them."""
+
 
 def selftest_parts(config: Config, on_cpu: bool, compiler: str) -> dict[str, str]:
     """The parts of the content key as they are today: the planted kernels, how they are built, the gate's settings and its code."""
@@ -59,13 +62,17 @@ def prove(config: Config, device: str, arch: str, fill_shared: Path | None, jobs
     record = Selftest(variant="selftest", device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts), git=machine.git_state())
     gpu = None if on_cpu else machine.gpu_for(device)
     record.device_info, record.tools = machine.describe(gpu), {"compiler": parts["compiler"]}
-    limited = config.model_copy(update={"verify": config.verify.model_copy(update={"timeout_s": config.selftest.timeout_s})})
     planted = variants.planted(on_cpu)
+    hanging = [variant for variant in planted if Check.TIMEOUT in expected_checks(variant)]
     progress = Progress(f"planted kernels on {device}", len(planted))
-    with devices.hold(gpu) as held, ThreadPoolExecutor(max(1, min(jobs, MOST_JOBS))) as pool:
-        for result in pool.map(lambda variant: _try(variant, limited, held, arch, fill_shared), planted):
-            record.results.append(result)
-            progress.step(len(record.results), result["name"])
+    with devices.hold(gpu) as held:
+        for group, workers, limit in (([one for one in planted if one not in hanging], jobs, config.selftest.timeout_s), (hanging, 1, HANG_S)):
+            limited = config.model_copy(update={"verify": config.verify.model_copy(update={"timeout_s": limit})})
+            with ThreadPoolExecutor(max(1, min(workers, MOST_JOBS))) as pool:
+                for result in pool.map(lambda variant: _try(variant, limited, held, arch, fill_shared), group):
+                    record.results.append(result)
+                    progress.step(len(record.results), result["name"])
+    record.results.sort(key=lambda one: one["name"])
     missed = [one for one in record.results if one["status"] != Status.OK]
     if missed:
         record.status = Status.FAILED

@@ -17,8 +17,9 @@ REFERENCE_BAND = 0.02
 process medians lie within 0.3 % of each other in a run of few subjects and within 1.4 % in a run of many; PyTorch's SDPA, the
 anchor, is no such reference, as it is 1.5 % faster in some processes than in others for reasons of its own."""
 
-REFERENCE_MODES = ("warm", "stream", "cold")
-"""Modes in which the GPU alone decides a time. Eager times are the host's: they differ between processes by tens of percent."""
+REFERENCE_MODES = ("warm", "stream")
+"""Modes in which the reference kernel tells something: those that divide a long interval by many launches. A cold time is one launch
+between two events, whose own resolution is a tenth of the reference kernel's time; eager times are the host's."""
 
 LATE_SHARE = 0.05
 """Share of samples that may be dropped because the host had not queued everything in time; one always may."""
@@ -29,6 +30,10 @@ is how the card behaves."""
 
 RETRIES = 3
 """Further processes to make up for rejected ones; then the time is published as unstable."""
+
+RULES = {"clock": CLOCK_BAND, "reference": REFERENCE_BAND, "reference_modes": list(REFERENCE_MODES), "late": LATE_SHARE, "throttled": sorted(THROTTLED),
+         "retries": RETRIES}
+"""All of them, as part of the timing protocol: another rule would have accepted other samples."""
 
 
 def _clock(entry: dict[str, Any]) -> float | None:
