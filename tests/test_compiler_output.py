@@ -18,8 +18,8 @@ WARNINGS = 10_000
 SOURCES = {
     "hostile": double("a message with markup", f'static_assert(sizeof(p) == 1, "{MARKUP}"); return 0;'),
     "noisy": double("many warnings", "return 1;") + "".join(f"#warning number {number} of many\n" for number in range(WARNINGS)),
-    "noisy_and_wrong": double("many warnings, then a mistake", "return 1;") + "".join(f"#warning number {number}\n" for number in range(WARNINGS))
-    + "int mistake = no_such_name;\n" + "".join(f"#warning number {number} after it\n" for number in range(WARNINGS)),
+    "noisy_and_wrong": double("many warnings, then a mistake", "return 1;") + "".join(f"#warning number {number} of many\n" for number in range(WARNINGS // 2))
+    + "int mistake = no_such_name;\n" + "".join(f"#warning number {number} of many\n" for number in range(WARNINGS // 2, WARNINGS)),
 }
 
 
