@@ -183,6 +183,11 @@ def _sentence(device: str, lines: list[dict[str, Any]]) -> str:
     return "; ".join(parts) + f". The gate rejects {_count(len(rejected), wrong)} by the check meant for it, and {honest}."
 
 
+def _run(document: dict[str, Any], device: str) -> str:
+    """The command, and where to run it when the device is not in this machine."""
+    return COMMAND if device in ("cpu", document["this_device"]) else f"{COMMAND} on a machine with this GPU"
+
+
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -195,12 +200,12 @@ def proof(document: dict[str, Any], device: str) -> Proof:
     if entry is None:
         count = words.finite(document["planted"])
         which = f"none of the {count:.0f} planted kernels" if count and device != "cpu" else "no planted kernel"
-        return Proof(device, name, [], "absent", f"On {name} {which} was put through the gate. Run {COMMAND} to have it done.")
+        return Proof(device, name, [], "absent", f"On {name} {which} was put through the gate. Run {_run(document, device)} to have it done.")
     lines = sorted((_line(result) for result in entry.get("results") or []), key=lambda line: (ORDER.index(line["outcome"]), line["name"]))
     about = dict(origin=str(entry.get("origin") or ""), ended=words.moment(entry.get("ended")) if entry.get("ended") else "")
     if not lines:
         reason = words.clip(entry.get("reason"), 400) or "the evidence names no planted kernel"
-        text = f"{_changed(entry)}on {name} the planted kernels could not be tried: {reason}. Run {COMMAND} to try again."
+        text = f"{_changed(entry)}on {name} the planted kernels could not be tried: {reason}. Run {_run(document, device)} to try again."
         return Proof(device, name, [], "unfinished", _capital(text), **about)
     # Without a flawed kernel or without the control nothing is proven, however well it went.
     right = all(line["outcome"].right for line in lines) and len({line["honest"] for line in lines}) == 2
@@ -347,7 +352,7 @@ def itself_answer(document: dict[str, Any], found: list[Against]) -> str:
         return " ".join(one.answer for one in sorted(here, key=lambda one: one.mark.tone != "bad"))
     known = next((one for one in document["devices"] if one.get("slug") == leading), {"slug": leading})
     return (f"Not measured on {words.device_words(known) or 'this device'}: no variant was timed against itself there. Name one in config.yaml, "
-            f"repeatability.variants, and run {COMMAND}.")
+            f"repeatability.variants, and run {_run(document, leading)}.")
 
 
 def group_answer(tries: list[dict[str, Any]], drawn: int) -> str:
