@@ -77,12 +77,81 @@ def piece(name: str, kind: str, device: str = H200, *, stale: bool = False, stat
                 tools={"torch": "2.13.0+cu130", "compiler": "nvcc 13.0.88"}, git={"commit": "a" * 40, "dirty": False}, device_info={})
 
 
+def result(name: str, *expected: str, said: dict[str, int] | None = None, reason: str = "6 of 6 cases are wrong; goal/x/normal: planted", missed: str = "",
+           where: tuple[str, ...] = (), cases: int = 6, ratio: float | None = 37.2, title: str = "planted flaw", idea: str = "a planted flaw") -> Row:
+    """One planted kernel's outcome: rejected by the checks meant for it, unless told otherwise."""
+    return dict(name=name, title=title, idea=idea, expected=list(expected), where=list(where), said={check: 6 for check in expected} if said is None else said,
+                reason=reason, cases=cases, ratio=ratio, missed=missed, status="failed" if missed else "ok", seconds=3.4)
+
+
+def honest(ratio: float = 0.5, missed: str = "", reason: str = "") -> Row:
+    """The control, which no check may reject."""
+    return result("honest", reason=reason, missed=missed, cases=332, ratio=ratio, title="no flaw", idea="the control")
+
+
+def missed(name: str = "silent", *expected: str) -> Row:
+    """A planted kernel to which no check says no."""
+    expected = expected or ("memcheck",)
+    return result(name, *expected, said={}, reason="", cases=332, ratio=0.5, missed=f"{' and '.join(expected)} does not say no (no check says no)")
+
+
+def not_built(name: str = "unbuilt", reason: str = "does not compile") -> Row:
+    """A planted kernel that the compiler refused."""
+    return result(name, "accuracy", said={}, reason="", cases=0, ratio=None, missed=reason)
+
+
+def selftest(*results: Row, device: str = H200, stale: bool = False, changed: tuple[str, ...] = (), reason: str = "", origin: str = "recorded") -> Row:
+    """A planted entry about the gate; by default two flaws, both rejected, and the honest kernel."""
+    results = results or (result("zeros", "accuracy"), result("race", "repeatable", "racecheck"), honest())
+    bad = [one for one in results if one["missed"]]
+    return dict(device=device, origin=origin, status="failed" if bad or reason else "ok", reason=reason or (f"{bad[0]['name']}: {bad[0]['missed']}" if bad else ""),
+                stale=stale, changed=list(changed), ended=PLANTED, results=list(results))
+
+
+def tries(kind: str, mode: str, count: int = 20, false: int = 0) -> list[Row]:
+    """Planted comparisons of a binary with itself, `false` of them with the verdict slower; no two alike."""
+    found = []
+    for number in range(count):
+        ratio = 1 + 0.004 * ((7 * number) % count / count - 0.5) + (0.02 if number < false else 0.0)
+        half = 0.0012 + 0.0006 * (number % 5)
+        low, high = ratio - half, ratio + half
+        verdict = "slower" if low > 1.005 else "same" if low >= 0.995 and high <= 1.005 else "undecided"
+        found.append(dict(kind=kind, mode=mode, runs=[number % 5] if kind == "within" else [0, 1 + number % 4], ratio=ratio, low=low, high=high, verdict=verdict,
+                          copies=["v2_wmma#1", "v2_wmma#2"] if kind == "within" else ["v2_wmma#1"]))
+    return found
+
+
+def itself(name: str = "v2_wmma", *, device: str = H200, false: int = 0, modes: tuple[str, ...] = ("warm", "stream"), status: str = "", reason: str = "",
+           stale: bool = False, changed: tuple[str, ...] = (), measured: bool = True, **more: Any) -> Row:
+    """A planted entry about a binary measured against itself; `false` verdicts are within processes, in the first mode."""
+    every = [one for mode in modes for kind in ("within", "between") for one in tries(kind, mode, false=false if (kind, mode) == ("within", modes[0]) else 0)]
+    counts = []
+    for mode in modes:
+        for kind in ("within", "between"):
+            these = [one["verdict"] for one in every if (one["kind"], one["mode"]) == (kind, mode)]
+            counts.append(dict(kind=kind, mode=mode, tries=len(these), **{verdict: these.count(verdict) for verdict in ("same", "undecided", "faster", "slower")}))
+    spread = [dict(mode=mode, median_us=4.83, min_us=4.81, max_us=4.862, count=200) for mode in modes]
+    made = dict(device=device, variant=name, origin="recorded", status=status or ("failed" if false > 1 else "ok"), reason=reason, stale=stale, changed=list(changed),
+                ended=PLANTED, problem=GOAL, runs=5, copies=8, counts=counts if measured else [], tries=every if measured else [], spread=spread if measured else [])
+    return {**made, **more}
+
+
+def full_gate(device: str, count: int = 40) -> Row:
+    """As many planted kernels as there are, each with the longest words that a gate has."""
+    words = f"6 of 116 cases are wrong; {HOSTILE} " + "tile multiple/b1h2s128d64-fp16-causal/large: 139 of 256 rows are wrong; " * 12
+    results = [result(f"flaw_{number}", "accuracy", "racecheck", reason=words, where=("primes", "one query", "one key"), title=f"flaw number {number}",
+                      idea="what is wrong with it, as long as people write it in the head of a file, which is one line") for number in range(count - 4)]
+    return selftest(*results, missed(), result("astray", "finite", said={"accuracy": 6}, missed="finite does not say no (accuracy)"),
+                    not_built(reason=f"kernels/planted/unbuilt.cu(3): error: {HOSTILE}"), honest(), device=device)
+
+
 def empty() -> dict[str, Any]:
     """Nothing was measured and nothing recorded."""
     return dict(
         goal=dict(problem=GOAL, time_us=5.0, modes=["warm", "stream"], flops=536870912, bytes=2097152, pairs=2097152), this_device=None,
         leading_device="cpu", devices=[dict(slug="cpu", info={}, origins=[], newest="", oldest="")],
         problems=[GOAL, CAUSAL, "b4h16s4096d128-fp16"], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
+        selftests=[], repeatability=[], planted=38,
         protocol=dict(bench=dict(processes=5, samples=40), verify=dict(tolerance=2.0, seed=None)))
 
 
@@ -137,6 +206,8 @@ def realistic() -> dict[str, Any]:
         *cells("v2_wrong", failed="tile + 1", reason=f"tile + 1/b1h2s129d64-fp16/normal: worst row 128 has 37.2 of what is allowed {HOSTILE}")]
     document["provenance"] = [piece(name, kind, stale=name == "v2_stale") for name in ("rivals", "v1_scalar", "v2_wmma", "v2_stale") for kind in ("bench", "verify")]
     document["provenance"].append(piece("v0_reference", "bench", "cpu", origin="measured"))
+    document["selftests"] = [full_gate("cpu"), full_gate(H200)]
+    document["repeatability"] = [itself("v0_reference", device="cpu", modes=("warm",)), itself(false=2, reason="within processes, warm: 2 of 20 verdicts differ")]
     document["errors"] = [f"results/recorded/nvidia-h200/v9/bench.json: not valid JSON {HOSTILE}"]
     return document
 
@@ -186,7 +257,8 @@ def bare() -> dict[str, Any]:
     """A document with hardly a step: parts missing altogether, entries with nothing but a name."""
     return dict(goal=dict(problem=GOAL, time_us=5.0, modes=["warm"]), leading_device=H200, rows=[dict(kind="variant", name="v1", device=H200, problem=GOAL, mode="warm")],
                 variants=[dict(name="v1", device=H200)], correctness=[dict(variant="v1", device=H200, axis="problem", label="goal")],
-                provenance=[dict(path="results/x.json")], devices=[dict(slug=H200)])
+                provenance=[dict(path="results/x.json")], devices=[dict(slug=H200)], selftests=[dict(device=H200, results=[dict(name="x"), {}]), {}],
+                repeatability=[dict(device=H200, variant="v1", counts=[{}], tries=[{}, dict(ratio=1.01)], spread=[{}]), {}], planted=2)
 
 
 EXTREMES = dict(empty=empty, nothing_at_all=dict, everything_failed=everything_failed, one_variant=one_variant, only_stale=only_stale, many=many, bare=bare)

@@ -17,7 +17,7 @@ import page_data
 import pytest
 
 from evosdpa.evidence import EvidenceError
-from evosdpa.page import charts, facts, ladders, render, words
+from evosdpa.page import charts, facts, gate, ladders, render, words
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 1_500_000
@@ -145,6 +145,150 @@ def test_a_log_axis_always_has_ticks(low, high):
     assert 2 <= len(charts.ticks(low, high)) <= 14
 
 
+# The gate
+
+def proof(*selftests, device=page_data.H200, **more):
+    return gate.proof(whole(page_data.on_h200(selftests=list(selftests), **more)), device)
+
+
+def test_a_proven_gate_is_said_to_be_proven():
+    found = proof(page_data.selftest())
+    assert found.answer == "On NVIDIA H200 all 2 planted wrong kernels are rejected, each by the check meant for it, and the honest one passes at 0.50 of the allowance."
+    assert found.badge == ("good", "gate: 2 of 2 planted kernels rejected") and found.mark.tone == "good"
+
+
+def test_what_the_gate_misses_is_named_first_and_shown_first():
+    found = proof(page_data.selftest(page_data.result("aaa", "accuracy"), page_data.missed("hang", "timeout"), page_data.honest()))
+    assert found.answer.startswith("On NVIDIA H200 the gate MISSES 1 of 2 planted wrong kernels: hang.") and "rejects 1 of 2" in found.answer
+    assert found.badge == ("bad", "gate missed 1 planted kernel") and found.mark.tone == "bad"
+    assert [(line["name"], line["outcome"].mark.text) for line in found.lines] == [("hang", "MISSED"), ("aaa", "rejected"), ("honest", "accepted")]
+
+
+@pytest.mark.parametrize("odd, verdict, said, badge", [
+    (page_data.result("astray", "finite", said={"accuracy": 6}, missed="finite does not say no"), "rejected, not as meant", "astray is rejected, but not as meant",
+     "gate: 1 planted kernel not rejected as meant"),
+    (page_data.not_built(), "error: not tried", "unbuilt could not be tried", "gate: 1 planted kernel not rejected as meant"),
+    (page_data.honest(0.9, "the honest kernel passes without room"), "accepted, without room", "the honest one passes WITHOUT ROOM, at 0.90 of the allowance",
+     "gate leaves the honest kernel no room"),
+    (page_data.honest(1.2, "the honest kernel is rejected: 1 of 6 cases", "1 of 6 cases"), "WRONGLY REJECTED", "the honest one is WRONGLY REJECTED",
+     "gate rejects the honest kernel")])
+def test_every_other_way_to_fail_has_its_own_words(odd, verdict, said, badge):
+    others = [page_data.result("zeros", "accuracy")] + ([] if gate.is_honest(odd) else [page_data.honest()])
+    found = proof(page_data.selftest(odd, *others))
+    assert found.lines[0]["outcome"].mark.text == verdict and said in found.answer
+    assert found.badge == ("bad", badge) and found.state == "wrong"
+
+
+def test_a_gate_that_was_not_tried_says_how_to_try_it():
+    found = proof()
+    assert found.answer == "On NVIDIA H200 none of the 38 planted kernels was put through the gate. Run snakemake --cores 1 selftest on a machine with this GPU to have it done."
+    assert proof(this_device=page_data.H200).answer.endswith("Run snakemake --cores 1 selftest to have it done.")
+    assert found.badge == ("open", "gate: not proven here")
+    broken = proof({**page_data.selftest(reason="nvcc is missing"), "results": []})
+    assert "nvcc is missing" in broken.answer and broken.badge == ("open", "gate: not proven here")
+
+
+def test_a_proof_of_another_gate_is_stale():
+    found = proof(page_data.selftest(stale=True, changed=("harness", "compiler")))
+    assert found.answer.startswith("Out of date (changed since: harness and compiler): on NVIDIA H200 all 2")
+    assert found.badge == ("warn", "gate: 2 of 2 planted kernels rejected, stale") and found.mark.text == "stale"
+    assert proof(page_data.selftest(page_data.missed(), page_data.honest(), stale=True)).badge[0] == "bad", "being old does not excuse a miss"
+
+
+@pytest.mark.parametrize("results", [[page_data.honest()], [page_data.result("zeros", "accuracy")]])
+def test_half_a_proof_is_none(results):
+    assert proof(page_data.selftest(*results)).badge == ("open", "gate: not proven here")
+
+
+def section(text, name):
+    return re.search(f'<section id="{name}">(.*?)</section>', text, re.DOTALL)[1]
+
+
+def test_the_page_shows_how_the_gate_did(pages):
+    shown = section(pages("realistic"), "gate")
+    assert shown.index("MISSED") < shown.index("rejected, not as meant") < shown.index("</i>rejected<")
+    assert "wrong only in cases with “primes”, “one query” and “one key”" in shown and "the process ends in time" not in shown
+    assert "each row&#39;s relative L2 error is within the allowance" in shown
+    assert shown.count('<table class="planted">') == 2 and shown.index("On NVIDIA H200") < shown.index("On CPU (planted CPU)")
+    header = pages("realistic").split("<main>")[0].split("<body>")[1]
+    assert '<li class="badge bad"><a href="#gate">gate missed 1 planted kernel</a>' in header
+    assert 'href="#gate">gate: not proven here' in pages("one_variant") and "<code class=\"command\">snakemake --cores 1 selftest</code>" in section(pages("one_variant"), "gate")
+
+
+def test_planted_kernels_and_compile_errors_are_only_text(cache):
+    hostile = {key: page_data.HOSTILE for key in ("name", "title", "idea", "reason", "missed")}
+    document = page_data.on_h200(selftests=[page_data.selftest(
+        {**page_data.missed(), **hostile, "where": [page_data.HOSTILE], "expected": [page_data.HOSTILE], "said": {page_data.HOSTILE: 1, '"><b>': 2}},
+        page_data.not_built(reason=page_data.HOSTILE * 20), page_data.honest(), stale=True, changed=(page_data.HOSTILE,), origin=page_data.HOSTILE)],
+        repeatability=[page_data.itself(page_data.HOSTILE, reason=page_data.HOSTILE, problem=page_data.HOSTILE)])
+    document["repeatability"][0]["tries"][0].update(copies=[page_data.HOSTILE], verdict=page_data.HOSTILE)
+    document["repeatability"][0]["counts"][0].update(mode=page_data.HOSTILE, kind=page_data.HOSTILE)
+    text = render.page(document, cache)
+    rest = without_bundle(text, cache)
+    assert "<img" not in rest and '"><b>' not in rest and "&lt;img" in section(rest, "gate")
+    assert text.count("</script") == text.count("<script") - render.bundle(cache).count("<script")
+    assert [loaded for loaded in loads(rest) if not loaded.startswith("#")] == []
+
+
+# A binary against itself
+
+def itself(**more):
+    document = whole(page_data.on_h200(repeatability=[page_data.itself(**more)]))
+    found = gate.against_itself(document)
+    return gate.itself_answer(document, found), found[0]
+
+
+@pytest.mark.parametrize("false, said, tone", [
+    (0, "No: of 80 comparisons of v2_wmma with itself on NVIDIA H200 none ends in a false verdict (76 same and 4 undecided).", "good"),
+    (1, "Seldom: 1 of 80 comparisons of v2_wmma with itself on NVIDIA H200 ends in a false verdict", "good"),
+    (3, ("YES, TOO OFTEN: 3 of 80 comparisons of v2_wmma with itself on NVIDIA H200 end in a false verdict; 3 of 20 in the same processes, warm, "
+         "where a 95\u202f% interval allows 1 in 20."), "bad")])
+def test_false_verdicts_are_counted_and_judged(false, said, tone):
+    answer, found = itself(false=false)
+    assert answer.startswith(said)
+    assert found.counts[0]["wrong"] == false and found.counts[0]["mark"].tone == tone and found.counts[1]["mark"].text == "none"
+
+
+def test_a_repeat_that_did_not_happen_is_not_a_good_one():
+    assert itself(measured=False, status="unstable", reason="3 processes rejected")[0] == "Not known for v2_wmma on NVIDIA H200: unstable, 3 processes rejected."
+    assert itself(stale=True, changed=("source",))[0].startswith("Out of date (changed since: source): no: of 80")
+    nothing = whole(page_data.on_h200())
+    assert gate.itself_answer(nothing, gate.against_itself(nothing)).startswith("Not measured on NVIDIA H200")
+    elsewhere = whole(page_data.on_h200(repeatability=[page_data.itself(device="cpu")]))
+    assert "Not measured on NVIDIA H200" in gate.itself_answer(elsewhere, gate.against_itself(elsewhere))
+
+
+def test_process_medians_are_shown_around_their_median():
+    line = itself()[1].spread[0]
+    assert (line["low"], line["high"], line["count"]) == ("−0.41\u202f%", "+0.66\u202f%", "200")
+
+
+def test_tries_are_drawn_where_there_are_some(pages):
+    shown = section(pages("realistic"), "gate")
+    questions = re.findall(r"<h3>(.*?)<a", shown)
+    assert questions == ["Warm, in the same processes: is it the same as itself?", "Warm, in two runs: is it the same as itself?",
+                         "Stream, in the same processes: is it the same as itself?", "Stream, in two runs: is it the same as itself?",
+                         "Warm, in the same processes: is it the same as itself?", "Warm, in two runs: is it the same as itself?"]
+    assert shown.count("data-chart=") == len(questions) == shown.count('class="marks"')
+    assert ">slower</text>" in shown and "</i>slower</span>" in shown, "a false verdict is a word in the picture and in the table"
+    assert "data-chart=" not in section(pages("one_variant"), "gate")
+
+
+def test_a_picture_of_many_tries_keeps_the_outliers():
+    lines = gate.against_itself(whole(page_data.on_h200(repeatability=[{**page_data.itself(), "tries": page_data.tries("within", "warm", 300, false=5)}])))[0].tries
+    drawn = charts.drawn_tries(lines)
+    assert len(drawn) == charts.MOST_TRIES and sum(one["verdict"] == "slower" for one in drawn) == 5
+    assert f"Drawn: the {charts.MOST_TRIES} furthest from 1" in gate.group_answer(lines, len(drawn))
+
+
+@pytest.mark.parametrize("status", ["unstable", "suspect"])
+def test_a_mode_without_a_rank_says_why(status, cache):
+    document = page_data.one_variant()
+    document["rows"][1].update(status=status, reason="processes 2 and 4 rejected: SM clock off")
+    card = re.search(r'<details class="card".*?<dl>', render.page(document, cache), re.DOTALL)[0]
+    assert f"</i>{status}</span> processes 2 and 4 rejected: SM clock off" in card and "Stream:" in card
+
+
 # The file
 
 def loads(text):
@@ -229,7 +373,7 @@ addEventListener("securitypolicyviolation", event => window.troubles.push("polic
 (function wait() {
   const root = document.documentElement;
   if (root.dataset.charts === undefined) return void setTimeout(wait, 50);
-  const wide = [...document.querySelectorAll("figure, .plot svg, section, header, dl, details, p, .scroll")].filter(one => one.getBoundingClientRect().right > innerWidth + 1);
+  const wide = [...document.querySelectorAll("figure, .plot svg, section, header, dl, details, p, .scroll")].filter(one => !one.parentElement.closest(".scroll") && one.getBoundingClientRect().right > innerWidth + 1);
   parent.postMessage({name: window.name, inner: innerWidth, charts: root.dataset.charts, failed: root.dataset.failed, drawn: document.querySelectorAll(".plot svg.marks").length,
     overflow: root.scrollWidth - innerWidth, wide: wide.map(one => one.tagName + "." + one.className + "#" + one.id), images: document.images.length, troubles: window.troubles}, "*");
 })();
@@ -250,7 +394,7 @@ def chromium(page: Path, profile: Path) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("name", ["realistic", "many", "empty"])
+@pytest.mark.parametrize("name", ["realistic", "many", "empty", "bare"])
 def test_a_browser_shows_every_chart_and_nothing_overflows(name, tmp_path, pages):
     text = pages(name)
     expected = text.count("<script type=\"application/json\" data-chart=")

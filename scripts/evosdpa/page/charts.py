@@ -14,6 +14,9 @@ MOST_RUNGS = 24
 """Rungs in one picture; the table under it has all."""
 
 STEP = 36
+TRY_STEP = 13
+MOST_TRIES = 60
+"""Tries in one picture: those furthest from 1."""
 NAME_LIMIT = "max(80, width - 118)"
 """Pixels that a name may take before it is cut: what the value on the right leaves."""
 STATIC_WIDTH = 520
@@ -114,8 +117,9 @@ def _marker(at: float, text: str, share: float, colour: str) -> list[alt.Chart]:
     ]
 
 
-def _finish(layers: list[alt.Chart], values: list[dict[str, Any]]) -> dict[str, Any]:
-    chart = alt.layer(*layers, data=alt.InlineData(values=values)).properties(width="container", height=STEP * len(values), padding={"left": 10, "right": 10, "top": 8, "bottom": 4})
+def _finish(layers: list[alt.Chart], values: list[dict[str, Any]], step: int = STEP) -> dict[str, Any]:
+    chart = alt.layer(*layers, data=alt.InlineData(values=values)).properties(
+        width="container", height=step * len(values), padding={"left": 10, "right": 10, "top": 8, "bottom": 4})
     with alt.data_transformers.enable(consolidate_datasets=False):
         spec = chart.configure(**CONFIG).to_dict()
     for key in ("$schema", "name"):
@@ -172,11 +176,70 @@ def zoom(entries: list[Entry], band: float) -> dict[str, Any]:
     return _finish(layers + _layers(_coloured(values), scale, axis), values)
 
 
+TRY_SHAPES = {"same": "circle", "undecided": "diamond", "slower": "triangle-right", "faster": "triangle-left"}
+TRY_COLOURS = {"same": "var(--good)", "slower": "var(--bad)", "faster": "var(--bad)"}
+
+
+def tries(lines: list[dict[str, Any]], band: float, limits: tuple[float, float]) -> dict[str, Any]:
+    """One binary over itself: each try's ratio with its interval on a linear axis, and the band within which two times are the same.
+
+    Shape and colour tell the verdict; the wrong ones also carry it as a word.
+    """
+    def short(value: float | None) -> float | None:
+        return None if value is None else float(f"{value:.7g}")
+
+    values = []
+    for place, one in enumerate(drawn_tries(lines)):
+        verdict = one["verdict"]
+        tone = TRY_COLOURS.get(verdict, "var(--muted)")
+        values.append(dict(place=place, ratio=short(one["ratio"]), low=short(one["low"]), high=short(one["high"]), verdict=verdict, tone=tone,
+                           fill="var(--paper)" if verdict == "undecided" else tone, state=verdict if verdict in ("faster", "slower") else "",
+                           runs=one["runs"], copies=one["copies"], shown=one["shown"], interval=one["interval"] or "none"))
+    scale = alt.Scale(domain=list(limits), nice=False, zero=False, clamp=True)
+    axis = alt.Axis(title="time of a binary over its own (shaded: the same)", tickCount=5, format=",~r")
+    y = alt.Y("place:O", axis=None, sort="ascending")
+    tip = [alt.Tooltip(f"{name}:N", title=title) for name, title in (
+        ("verdict", "verdict"), ("shown", "ratio"), ("interval", "95 % CI"), ("runs", "run"), ("copies", "copy"))]
+    same, one = alt.InlineData(values=[{"from": 1 - band, "to": 1 + band}]), alt.InlineData(values=[{"at": 1}])
+    x = alt.X("ratio:Q", scale=scale, axis=axis)
+
+    def raw(channel: Any, name: str) -> Any:
+        return channel(f"{name}:N", scale=None, legend=None)
+
+    layers = [alt.Chart(same).mark_rect(color="var(--good)", opacity=0.14).encode(x=alt.X("from:Q", scale=scale, axis=axis), x2="to:Q"),
+              alt.Chart(one).mark_rule(strokeDash=[2, 3], color="var(--muted)").encode(x="at:Q")]
+    if any(value["low"] is not None for value in values):
+        layers.append(alt.Chart().mark_rule(strokeWidth=2, opacity=0.6).transform_filter("isValid(datum.low)").encode(
+            x=alt.X("low:Q", scale=scale, axis=axis), x2="high:Q", y=y, color=raw(alt.Color, "tone")))
+    shape = alt.Shape("verdict:N", scale=alt.Scale(domain=list(TRY_SHAPES), range=list(TRY_SHAPES.values())), legend=None)
+    layers.append(alt.Chart().mark_point(size=46, opacity=1, strokeWidth=1.5).encode(
+        x=x, y=y, stroke=raw(alt.Stroke, "tone"), fill=raw(alt.Fill, "fill"), shape=shape, tooltip=tip))
+    if any(value["state"] for value in values):
+        layers.append(alt.Chart().mark_text(align="right", fontSize=11, fontWeight="bold").transform_filter("datum.state").encode(
+            x=alt.value("width"), y=y, text="state:N", color=raw(alt.Color, "tone")))
+    return _finish(layers, values, TRY_STEP)
+
+
+def drawn_tries(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a picture shows of some tries, by ratio."""
+    return sorted(sorted(lines, key=lambda one: -abs(one["ratio"] - 1))[:MOST_TRIES], key=lambda one: one["ratio"])
+
+
+def tries_span(lines: list[dict[str, Any]], band: float) -> tuple[float, float]:
+    """Ends of the axis that several pictures of tries share: every ratio and the band; an interval may reach further."""
+    numbers = [one["ratio"] for one in lines] + [1 - band, 1 + band]
+    reach = 4 * max(abs(number - 1) for number in numbers)
+    numbers += [end for one in lines for end in (one["low"], one["high"]) if end is not None and abs(end - 1) < reach]
+    air = 0.06 * (max(numbers) - min(numbers))
+    # The words of false verdicts stand at the right.
+    return min(numbers) - air, max(numbers) + air * (4 if any(one["verdict"] in ("faster", "slower") for one in lines) else 1)
+
+
 def static(spec: dict[str, Any]) -> dict[str, Any]:
     """The specification for a picture of fixed width. Names are cut here: Vega's own cutting measures texts again and again."""
     layers = []
     for layer in spec["layer"]:
         mark = layer["mark"]
         layers.append({**layer, "mark": {name: value for name, value in mark.items() if name != "limit"}} if isinstance(mark, dict) else layer)
-    values = [{**one, "label": words.clip(one["label"], 54)} for one in spec["data"]["values"]]
+    values = [{**one, "label": words.clip(one["label"], 54)} if "label" in one else one for one in spec["data"]["values"]]
     return {**spec, "layer": layers, "data": {"values": values}, "width": STATIC_WIDTH, "autosize": {"type": "pad", "contains": "padding"}}

@@ -143,8 +143,15 @@ def _goal_rows(document: dict[str, Any]) -> dict[tuple[str, str, str], dict[str,
 
 def _time_cell(row: dict[str, Any] | None) -> dict[str, Any]:
     if row is None or words.finite(row.get("time_us")) is None:
-        return dict(text=words.NOTHING, interval="", ranked=False)
-    return dict(text=words.time_us(row), interval=words.time_interval(row), ranked=is_ranked(row))
+        return dict(text=words.NOTHING, interval="", ranked=False, mark=None)
+    mark = words.mark(row["status"], row.get("stale")) if row.get("status") not in (None, "ok") else None
+    return dict(text=words.time_us(row), interval=words.time_interval(row), ranked=is_ranked(row), mark=mark)
+
+
+def _troubles(rows: list[dict[str, Any] | None], said: str) -> list[dict[str, Any]]:
+    """What keeps single modes from a rank, where the variant's own reason does not say it."""
+    return [dict(mode=str(row.get("mode") or ""), mark=words.mark(row["status"]), reason=str(row.get("reason") or "")) for row in rows
+            if row and row.get("status") not in (None, "ok") and row.get("reason") != said]
 
 
 def _launch(fact: dict[str, Any]) -> dict[str, str]:
@@ -224,7 +231,7 @@ def variants(document: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
         views.append(dict(
             id=variant_key(fact), name=name, device=device, mark=words.mark(status, fact.get("stale")), reason=reason, stale=bool(fact.get("stale")),
             changed=", ".join(map(str, fact.get("changed") or [])), origins=fact.get("origins") or (["static"] if fact.get("build") else []),
-            times=[_time_cell(row) for row in times], verdict=str((first or {}).get("verdict") or ""), versus=words.versus_rival(first or {}),
+            times=[_time_cell(row) for row in times], troubles=_troubles(times, reason), verdict=str((first or {}).get("verdict") or ""), versus=words.versus_rival(first or {}),
             versus_interval=words.interval(*((first or {}).get(key) for key in ("vs_best_rival", "vs_best_rival_low", "vs_best_rival_high"))),
             best_rival=str((first or {}).get("best_rival") or ""), launch=_launch(fact), correct=dict(mark=mark, text=count),
             worst=words.allowance(checked.get("worst_ratio")), seed=str(checked.get("seed") if checked.get("seed") is not None else words.NOTHING),

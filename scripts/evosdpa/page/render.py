@@ -10,10 +10,10 @@ from typing import Any
 
 import jinja2
 import vl_convert
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from evosdpa import evidence, stats
-from evosdpa.page import charts, facts, ladders, words
+from evosdpa.page import charts, facts, gate, ladders, words
 
 FOLDER = Path(__file__).parent
 VEGA_LITE = "6.4"
@@ -21,7 +21,7 @@ SNIPPET = "window.vegaEmbed=vegaEmbed;"
 
 EMPTY: dict[str, Any] = dict(
     goal={}, this_device=None, leading_device="", devices=[], problems=[], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
-    protocol={})
+    protocol={}, selftests=[], repeatability=[], planted=0)
 """What a gap document without some part stands for."""
 
 
@@ -68,15 +68,18 @@ def still(spec: dict[str, Any], name: str) -> Markup:
     """The picture as SVG, for readers without scripts and for paper; its ids are its own."""
     svg = vl_convert.vegalite_to_svg(charts.static(spec), vl_version=VEGA_LITE)
     svg = re.sub(r' (?:font-family="[^"]*"|pointer-events="none"|aria-[a-z]+="[^"]*"|role="[^"]*"|aria-roledescription="[^"]*")', "", svg)
+    # A hundredth of a pixel is more than anyone sees.
+    svg = re.sub(r'(?<=[ ,(MLHVChvlc"-])\d+\.\d{3,}(?=[^<>]*>)', lambda match: f"{float(match[0]):.2f}", svg)
     svg = re.sub(r'(\bid="|url\(#|href="#)', lambda match: f"{match[1]}{name}-", svg)
     return Markup(svg)
 
 
-def figure(name: str, question: str, answer: str, spec: dict[str, Any] | None, ladder: ladders.Ladder | None = None) -> dict[str, Any]:
-    """A chart for the template: question, answer, specification, picture and the rungs of the table under it."""
+def figure(name: str, question: str, answer: str, spec: dict[str, Any] | None, ladder: ladders.Ladder | None = None,
+           tries: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """A chart for the template: question, answer, specification, picture and the rungs or tries of the table under it."""
     name = facts.slug(name)
     return dict(id=name, question=question, answer=answer, spec=spec and json_block(spec), still=spec and still(spec, name), ladder=ladder,
-                drawn=len(charts.rungs(ladder.entries)) if ladder else 0)
+                drawn=len(charts.rungs(ladder.entries)) if ladder else 0, tries=tries or [])
 
 
 def goal_figures(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -126,6 +129,24 @@ def other_problems(document: dict[str, Any]) -> list[ladders.Ladder]:
     return [view for view in views if view.entries]
 
 
+def commands(text: str) -> Markup:
+    """A sentence, escaped, with the command that it may name set as code."""
+    return Markup(str(escape(text)).replace(gate.COMMAND, f'<code class="command">{gate.COMMAND}</code>'))
+
+
+def tries_figures(found: list[gate.Against]) -> dict[str, list[dict[str, Any]]]:
+    """Pictures of tries by variant and device, one a mode and kind; those of a binary share their axis."""
+    figures = {}
+    for one in found[:gate.MOST_CHARTED]:
+        groups = one.groups()
+        limits = charts.tries_span([line for _, _, lines in groups for line in lines], stats.SAME_BAND)
+        figures[one.key] = [
+            figure(f"itself-{one.key}-{mode}-{kind}", f"{mode.capitalize()}, {gate.kind_words(kind)}: is it the same as itself?",
+                   gate.group_answer(lines, len(charts.drawn_tries(lines))), charts.tries(lines, stats.SAME_BAND, limits), tries=lines)
+            for mode, kind, lines in groups]
+    return figures
+
+
 def headline(document: dict[str, Any]) -> dict[str, Any]:
     """The top of the page: the task, the verdict, where the numbers are from, what is stale or unreadable."""
     goal, device = document["goal"], document["leading_device"]
@@ -164,7 +185,8 @@ def page(document: dict[str, Any], cache: Path) -> str:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)
     environment.globals.update(words=words, NOTHING=words.NOTHING, MARKS=words.MARKS, MODES=ladders.MODES)
-    environment.filters["slug"] = facts.slug
+    environment.filters.update(slug=facts.slug, commands=commands)
+    gates, itself = gate.proofs(document), gate.against_itself(document)
     shown, hidden = facts.variants(document)
     lines, more_lines = facts.provenance(document)
     figures = dict(goal=goal_figures(document), zoom=zoom_figures(document), others=other_figures(document))
@@ -174,6 +196,8 @@ def page(document: dict[str, Any], cache: Path) -> str:
         figures=figures, other_problems=other_problems(document), matrices=facts.matrices(document),
         correctness_answer=facts.correctness_answer(document), failed=facts.failures(document, "failed")[:facts.MOST_LINES],
         refused=facts.failures(document, "unsupported")[:facts.MOST_LINES], variants=shown, variants_left_out=hidden,
+        gates=gates, checks=gate.legend(gates), itself=itself[:facts.MOST_LINES], itself_answer=gate.itself_answer(document, itself),
+        itself_figures=tries_figures(itself), itself_kinds=gate.KINDS,
         variants_answer=facts.variants_answer(document), provenance=lines, provenance_left_out=more_lines, protocol=facts.protocol(document),
         band=f"{100 * stats.SAME_BAND:g}", confidence=f"{100 * stats.CONFIDENCE:g}",
         tolerance=(document["protocol"].get("verify") or {}).get("tolerance"))
