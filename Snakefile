@@ -36,9 +36,10 @@ wildcard_constraints:
     variant=variants.NAME,
     device="[a-z0-9][a-z0-9-]*",
     arch=r"sm_\d+a?|host",
+    rival="[a-z0-9-]+",
 
 
-localrules: all, record, check, selftest
+localrules: all, rivals, record, check, selftest
 
 
 # ---- Targets ---------------------------------------------------------------------------------------------------------
@@ -195,25 +196,44 @@ rule profile:
         """
 
 
-rule rivals:
+# One job a rival, in the same company as a variant; what is not installed says so in its evidence.
+
+rule rival:
     input:
         floors=plan.floor_inputs,
     output:
-        evidence="results/{device}/rivals/bench.json",
-        samples="results/{device}/rivals/samples.csv.gz",
+        evidence="results/{device}/rivals/{rival}/bench.json",
+        samples="results/{device}/rivals/{rival}/samples.csv.gz",
     params:
-        code=plan.code("bench_rivals"),
+        code=plan.code("bench_rival"),
         settings=plan.bench_settings,
         device=plan.device_identity,
     log:
-        "results/logs/{device}/rivals/bench.log",
+        "results/logs/{device}/rivals/{rival}.log",
     threads: workflow.cores or 1
     resources:
         gpu=1,
     shell:
         r"""
-        python scripts/bench_rivals.py --device {wildcards.device:q} --settings {params.settings:q} --floors {input.floors:q} \
-            --output {output.evidence:q} --samples {output.samples:q} 2>&1 | tee {log:q}
+        python scripts/bench_rival.py {wildcards.rival:q} --device {wildcards.device:q} --settings {params.settings:q} \
+            --floors {input.floors:q} --output {output.evidence:q} --samples {output.samples:q} 2>&1 | tee {log:q}
+        """
+
+
+rule rivals:
+    input:
+        runs=plan.rival_runs,
+    output:
+        evidence="results/{device}/rivals/bench.json",
+        samples="results/{device}/rivals/samples.csv.gz",
+    params:
+        code=plan.code("join_rivals"),
+    log:
+        "results/logs/{device}/rivals/join.log",
+    shell:
+        r"""
+        python scripts/join_rivals.py {input.runs:q} --device {wildcards.device:q} --output {output.evidence:q} \
+            --samples {output.samples:q} 2>&1 | tee {log:q}
         """
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
 import pytest
 
-from evosdpa import benchmarking, config as configuration, gap, isolate, machine, repeatability, stats, steadiness, variants
+from evosdpa import benchmarking, config as configuration, evidence, gap, isolate, machine, repeatability, stats, steadiness, variants
 from evosdpa.device import Held
 from evosdpa.evidence import Bench, Build, Repeatability, Status, Timing
 from evosdpa.harness.timing import launches_for, samples_for
@@ -166,27 +167,37 @@ def test_the_loaded_binarys_hash_stands_in_the_evidence(monkeypatch):
 def test_a_rival_is_timed_in_processes_of_its_own_with_the_anchor(monkeypatch, tmp_path):
     asked = []
 
-    class Companies(Scripted):
+    class Company(Scripted):
         def run(self, command, timeout_s, task=None, on_report=None, env=None) -> isolate.Outcome:
             asked.append((task["rivals"], task["processes"]))
             [index] = task["processes"]
-            known = [name for name in task["rivals"] if name not in ("xformers", "flash-attn", "flash-attn-3", "flashinfer", "cudnn-frontend")]
-            reports = [one for name in known for one in samples(index, 9.0 if name == "sdpa-default" else 6.0, name)]
-            reports += [dict(event="skip", process=index, problem=GOAL, name=name, status="unsupported", reason=f"{name} is not installed")
-                        for name in task["rivals"] if name not in known]
+            reports = [one for name in task["rivals"] if name != "xformers" for one in samples(index, 9.0 if name == "sdpa-default" else 6.0, name)]
+            if "xformers" in task["rivals"]:
+                reports.append(dict(event="skip", process=index, problem=GOAL, name="xformers", status="unsupported", reason="xformers is not installed"))
             return isolate.Outcome(Status.OK, reports=reports)
 
     monkeypatch.setattr(machine, "describe", lambda gpu: {})
     monkeypatch.setattr(machine, "gpu_for", lambda device: GPU)
-    monkeypatch.setattr(benchmarking.devices, "hold", lambda gpu: __import__("contextlib").nullcontext(Companies(None)))
+    monkeypatch.setattr(benchmarking.devices, "hold", lambda gpu: contextlib.nullcontext(Company(None)))
     config = SETTINGS.model_copy(update={"bench": SETTINGS.bench.model_copy(update={"gpu_modes": ["warm"]})})
-    record = benchmarking.bench_rivals(config, "nvidia-h200", {}, tmp_path / "samples.csv.gz")
+    paths = []
+    for name in ("sdpa-default", "triton-fa2", "xformers"):
+        paths.append(tmp_path / name / "bench.json")
+        evidence.write(paths[-1], benchmarking.bench_rival(name, config, "nvidia-h200", {}, paths[-1].with_name(evidence.SAMPLES)))
     assert asked[0] == (["sdpa-default"], [0]) and (["sdpa-default", "triton-fa2"], [604]) in asked
     assert sum("xformers" in rivals for rivals, _ in asked) == 1, "what is not installed is asked once"
+
+    record = benchmarking.join_rivals("nvidia-h200", paths, tmp_path / evidence.SAMPLES)
     times = {timing.name: timing for timing in record.timings}
-    assert set(times) == set(benchmarking.RIVALS["cuda"]) and times["triton-fa2"].time_us == 6.0
+    assert record.status is Status.OK and times["triton-fa2"].time_us == 6.0 and times["sdpa-default"].time_us == 9.0
     assert times["xformers"].status is Status.UNSUPPORTED and "not installed" in times["xformers"].reason
-    assert {timing.beside for timing in record.anchors if timing.status is Status.OK} >= {"sdpa-cudnn", "triton-fa2"}
+    assert {timing.beside for timing in record.anchors} == {"triton-fa2", "xformers"} and set(record.seeds) == {"sdpa-default", "triton-fa2", "xformers"}
+    rows = benchmarking.read_samples(tmp_path / evidence.SAMPLES)
+    assert {(row[0], row[1]) for row in rows} >= {("0", "sdpa-default"), ("600", "triton-fa2"), ("600", "sdpa-default")}
+
+    paths[1].with_name(evidence.SAMPLES).write_bytes(b"")
+    with pytest.raises(evidence.EvidenceError, match="is not the file that bench.json describes"):
+        benchmarking.join_rivals("nvidia-h200", paths, tmp_path / evidence.SAMPLES)
 
 
 # ---- Two clocks

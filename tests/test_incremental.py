@@ -72,9 +72,9 @@ def test_a_variants_entry_in_the_config_reruns_that_variant(workspace):
 @pytest.mark.parametrize("section, expected", [
     ({"goal": {**CONFIG["goal"], "time_us": 6.0}}, set()),
     ({"verify": {"repeats": 3, "seed": 7}}, {"verify:v0_reference", "bench:v0_reference"}),
-    ({"bench": {**CONFIG["bench"], "cpu_samples": 4}}, {"bench:v0_reference", "rivals"}),
+    ({"bench": {**CONFIG["bench"], "cpu_samples": 4}}, {"bench:v0_reference", "rival", "rivals"}),
     ({"compile": {"host_flags": ["-O2", "-std=c++17"]}},
-     V0_CHAIN | V1_CHAIN | {"rivals", "compile:floor_empty_cpu", "compile:floor_bytes_cpu"}),
+     V0_CHAIN | V1_CHAIN | {"rival", "rivals", "compile:floor_empty_cpu", "compile:floor_bytes_cpu"}),
 ])
 def test_a_section_of_the_config_reruns_what_it_decides(workspace, section, expected):
     workspace.configure({**CONFIG, **section})
@@ -82,8 +82,8 @@ def test_a_section_of_the_config_reruns_what_it_decides(workspace, section, expe
 
 
 @pytest.mark.parametrize("path, old, new, expected", [
-    ("scripts/evosdpa/harness/compare.py", "TINY_ROW = 1e-3", "TINY_ROW = 2e-3", {"verify:v0_reference", "bench:v0_reference", "rivals"}),
-    ("scripts/evosdpa/harness/timing.py", "MIN_SAMPLES = 5", "MIN_SAMPLES = 6", {"bench:v0_reference", "rivals"}),
+    ("scripts/evosdpa/harness/compare.py", "TINY_ROW = 1e-3", "TINY_ROW = 2e-3", {"verify:v0_reference", "bench:v0_reference", "rival", "rivals"}),
+    ("scripts/evosdpa/harness/timing.py", "MIN_SAMPLES = 5", "MIN_SAMPLES = 6", {"bench:v0_reference", "rival", "rivals"}),
     ("scripts/evosdpa/inspection.py", '"blocks"', '"CTAs"', {"inspect:v1_scalar"}),
     ("scripts/build_gap.py", "left out: ", "skipped: ", set()),
 ])

@@ -1,4 +1,4 @@
-"""Bench one variant, or all rivals: fresh processes, interleaved anchors, intervals over processes, every sample kept."""
+"""Bench one variant or one rival: fresh processes, interleaved anchors, intervals over processes, every sample kept."""
 
 from __future__ import annotations
 
@@ -14,17 +14,8 @@ from evosdpa.config import BenchSection, Config
 from evosdpa.device import Held
 from evosdpa.evidence import Bench, Build, Status, Timing, Verify
 from evosdpa.progress import Progress
+from evosdpa.rival_names import ANCHOR, RIVALS
 from evosdpa.variants import Variant
-
-ANCHOR = "sdpa-default"
-"""The rival timed in every process: what PyTorch picks by itself. Ratios of things measured in different runs go through it."""
-
-RIVALS = {
-    "cpu": ("sdpa-default", "sdpa-math"),
-    "cuda": ("sdpa-default", "sdpa-cudnn", "sdpa-flash", "sdpa-efficient", "sdpa-math", "flex-attention", "triton-fa2",
-             "xformers", "flash-attn", "flash-attn-3", "flashinfer", "cudnn-frontend"),
-}
-"""Rivals by kind of device; those that are not installed say so in the evidence."""
 
 REFERENCE_FLOOR = "floor_bytes"
 """The kernel whose time must be the same in every process of a run (steadiness.REFERENCE_BAND)."""
@@ -108,46 +99,49 @@ def built_floors(libraries: list[Path]) -> dict[str, Library]:
     return {path.parent.name: loadable(path, build) for path, build in built.items() if build.status is Status.OK}
 
 
-def bench_rivals(config: Config, device: str, floors: dict[str, Library], samples: Path) -> Bench:
-    """Time every rival and floor under the same protocol, and in the same company as a variant: each rival in processes of its own with
-    the anchor and the floors.
-
-    Together in one process all of them would be slower: on an H200 an empty launch takes 0.76 us beside PyTorch's default SDPA and
-    0.91 us in a process that has run all seven (the floors' times in the evidence show what it was).
-    """
+def bench_rival(name: str, config: Config, device: str, floors: dict[str, Library], samples: Path) -> Bench:
+    """Time one rival under the same protocol and in the same company as a variant: in processes of its own, with the anchor and the
+    floors. All rivals together in one process would be slower, since what a process has loaded changes what a launch costs."""
     on_cpu = device == "cpu"
     parts = bench_parts(None, config, on_cpu)
-    record = Bench(variant="rivals", device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts),
+    record = Bench(variant=name, device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts),
                    git=machine.git_state(), samples_file=samples.name)
-    record.seed = secrets.randbelow(2**31)
     rows: list[tuple] = []
-    problems = problems_for(None, config, on_cpu)
+    first = COMPANY * RIVALS["cpu" if on_cpu else "cuda"].index(name)
     with devices.hold(None if on_cpu else machine.gpu_for(device)) as held:
-        for number, name in enumerate(RIVALS["cpu" if on_cpu else "cuda"]):
-            company = Bench(variant=name, device=device)
-            company_rows: list[tuple] = []
-            measure(company, held, config, floors, list(floors), list(dict.fromkeys([ANCHOR, name])), problems, company_rows,
-                    first_process=COMPANY * number, subject=name, seed=record.seed)
-            rows += company_rows
-            _join(record, company, name)
+        measure(record, held, config, floors, list(floors), list(dict.fromkeys([ANCHOR, name])), problems_for(None, config, on_cpu), rows,
+                first_process=first, subject=name)
+    if name != ANCHOR:  # in the anchor's own run the floors are what it is shown beside
+        record.anchors = [timing.model_copy(update={"beside": name}) for timing in record.timings if timing.name != name]
+        record.timings = [timing for timing in record.timings if timing.name == name]
     _finish(record, rows, samples)
     return record
 
 
-def _join(record: Bench, company: Bench, name: str) -> None:
-    """Add one rival's run to the rivals' record. The anchor's is the first, and the floors' times are those beside it."""
-    record.device_info = company.device_info
-    record.tools.update(company.tools)
-    record.libraries.update(company.libraries)
-    record.clocks += company.clocks
-    record.processes, record.process_kind = max(record.processes, company.processes), company.process_kind
-    for timing in company.timings:
-        if timing.name == name or name == ANCHOR:
-            record.timings.append(timing)
-        else:
-            record.anchors.append(timing.model_copy(update={"beside": name}))
-    if company.status is not Status.OK and record.status is Status.OK:
-        record.status, record.reason, record.log = company.status, f"{name}: {company.reason}", company.log
+def join_rivals(device: str, paths: list[Path], samples: Path) -> Bench:
+    """All rivals' runs as one piece of evidence; `paths` are their bench.json files, each with its samples beside it. A rival that is
+    not available is a timing without a time; one whose run broke makes the whole `error` or `timeout`. Raises EvidenceError."""
+    runs = [evidence.read(path, Bench) for path in paths]
+    for path, run in zip(paths, runs):
+        evidence.check_samples(path, run)
+    first = runs[0]
+    record = Bench(variant="rivals", device=device, started=min(run.started for run in runs), key_parts=first.key_parts, key=first.key,
+                   git=first.git, samples_file=samples.name, device_info=first.device_info, process_kind=first.process_kind)
+    for run in runs:
+        record.timings += run.timings
+        record.anchors += run.anchors
+        record.clocks += run.clocks
+        record.tools.update(run.tools)
+        record.libraries.update(run.libraries)
+        record.seeds.update(run.seeds)
+        record.processes = max(record.processes, run.processes)
+    broken = next((run for run in runs if run.status in (Status.ERROR, Status.TIMEOUT)), None)
+    if broken:
+        record.status, record.reason, record.log = broken.status, f"{broken.variant}: {broken.reason}", broken.log
+    data = samples_csv([tuple(row) for path in paths for row in read_samples(path.with_name(evidence.SAMPLES))])
+    evidence.write_bytes(samples, data)
+    record.samples_sha256, record.ended = keys.digest(data), max(run.ended for run in runs)
+    return record
 
 
 def measure(record: Bench, held: Held, config: Config, libraries: dict[str, Library], floors: list[str], rivals: list[str],
@@ -167,7 +161,7 @@ def measure(record: Bench, held: Held, config: Config, libraries: dict[str, Libr
         rivals=rivals, problems=problems, modes=["warm"] if on_cpu else list(settings.gpu_modes), seed=secrets.randbelow(2**31),
         samples=settings.cpu_samples if on_cpu else settings.samples, replay_us=settings.replay_us,
         mode_budget_s=settings.mode_budget_s, max_call_s=settings.max_call_s, tolerance=config.verify.tolerance) | more
-    record.seed = task["seed"]
+    record.seeds[record.variant] = task["seed"]
     reports: list[dict[str, Any]] = []
     failure = _run_processes(held, settings, task, reports, f"{label or record.variant} bench", first_process, subject)
     for retry in range(steadiness.RETRIES):
@@ -333,11 +327,17 @@ def _finish(record: Bench, rows: list[tuple], samples: Path) -> None:
     if record.status is Status.OK and record.timings:
         good = [timing for timing in record.timings if timing.status is Status.OK]
         wrong = [timing for timing in record.timings if timing.status is Status.FAILED]
-        if wrong and record.variant != "rivals":
+        if wrong:
             record.status, record.reason = Status.FAILED, f"{wrong[0].problem} {wrong[0].mode}: {wrong[0].reason}"
         elif not good:
             record.status, record.reason = record.timings[0].status, record.timings[0].reason
     record.ended = evidence.now()
+
+
+def read_samples(path: Path) -> list[list[str]]:
+    """Rows of a file of samples, without its head."""
+    with gzip.open(path, "rt", newline="") as file:
+        return list(csv.reader(file))[1:]
 
 
 def samples_csv(rows: list[tuple]) -> bytes:

@@ -205,8 +205,8 @@ class Bench(Head):
     after; the SM clock's median and range while it ran; samples, and those dropped because the host was late."""
     libraries: dict[str, str] = {}
     """Hash of the library that the processes really loaded, by name."""
-    seed: int = 0
-    """Of the inputs and of every shuffled order; drawn at run time."""
+    seeds: dict[str, int] = {}
+    """Of the inputs and of every shuffled order, by what was timed; drawn at run time."""
     processes: int = 0
     process_kind: Literal["", "spawned", "forked"] = ""
     """spawned: each process started anew. forked: copies of one that had imported PyTorch (CPU only)."""

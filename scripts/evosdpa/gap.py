@@ -14,6 +14,7 @@ from evosdpa import benchmarking, build, evidence, keys, machine, profiling, rep
 from evosdpa import problem as problems
 from evosdpa.config import Config
 from evosdpa.evidence import Bench, Build, EvidenceError, Head, Profile, Sanitize, Static, Status, Timing, Verify
+from evosdpa.rival_names import ANCHOR
 from evosdpa.variants import Variant
 
 RESULTS = Path("results")
@@ -268,20 +269,20 @@ class Gap:
     @staticmethod
     def _company(rivals: Bench, name: str) -> list[Timing]:
         """The anchor and the floors that were timed in the same processes as a rival."""
-        return rivals.timings if name == benchmarking.ANCHOR else [one for one in rivals.anchors if one.beside == name]
+        return rivals.timings if name == ANCHOR else [one for one in rivals.anchors if one.beside == name]
 
     @staticmethod
     def _ratio(above: Timing, above_company: list[Timing], below: Timing, below_company: list[Timing]) -> stats.Estimate:
         """The ratio of two times from different processes, through the anchor that was timed in both; formed directly where there is none."""
         def beside(timing: Timing, company: list[Timing]) -> Timing | None:
-            return next((one for one in company if one.name == benchmarking.ANCHOR and one.status is Status.OK
+            return next((one for one in company if one.name == ANCHOR and one.status is Status.OK
                          and (one.problem, one.mode) == (timing.problem, timing.mode)
                          and len(one.process_medians_us) == len(timing.process_medians_us)), None)
 
         here, there = beside(above, above_company), beside(below, below_company)
-        if below.name == benchmarking.ANCHOR and here:
+        if below.name == ANCHOR and here:
             return stats.ratio_within(above.process_medians_us, here.process_medians_us)
-        if above.name == benchmarking.ANCHOR and there:
+        if above.name == ANCHOR and there:
             return stats.ratio_within(there.process_medians_us, below.process_medians_us)
         if here and there:
             return stats.quotient(stats.ratio_within(above.process_medians_us, here.process_medians_us),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from evosdpa import config as configuration, evidence, keys, machine, variants
+from evosdpa.rival_names import RIVALS
 from evosdpa.variants import Variant
 
 SCRIPTS = Path("scripts")
@@ -237,6 +238,11 @@ class Plan:
         """Rivals' evidence on every device that has variants here."""
         return [str(RESULTS / device / "rivals" / one) for device in self.devices_here() for one in ("bench.json", evidence.SAMPLES)]
 
+    def rival_runs(self, wildcards: Any) -> list[str]:
+        """The runs of every rival on a device."""
+        names = RIVALS["cpu" if wildcards.device == "cpu" else "cuda"]
+        return [str(RESULTS / wildcards.device / "rivals" / name / "bench.json") for name in names]
+
     def evidence(self) -> list[str]:
         """All evidence of this machine."""
         return [path for name in self.names for path in self.chain(name)] + self.rival_files() + self.selftest_files()
@@ -415,6 +421,6 @@ DATA = {"inspect_variant": ("occupancy.cpp",), "build_report": ("page/*.jinja", 
 
 WORKERS = {
     "inspect_variant": ("describe",), "verify_variant": ("verify",), "sanitize_variant": ("sanitize",), "bench_variant": ("bench",),
-    "bench_rivals": ("bench",), "profile_variant": ("profile",), "selftest_gate": ("verify", "bench", "sanitize"), "measure_repeatability": ("bench",),
+    "bench_rival": ("bench",), "profile_variant": ("profile",), "selftest_gate": ("verify", "bench", "sanitize"), "measure_repeatability": ("bench",),
 }
 """The harness modules that a script starts as processes of their own."""

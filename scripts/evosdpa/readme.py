@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evosdpa import benchmarking, config as configuration, evidence, gap, variants
 from evosdpa.evidence import Bench, Build, Status, Timing, ToolSpeed, Verify
+from evosdpa.rival_names import ANCHOR
 
 RECORDED = Path("results/recorded")
 
@@ -76,7 +77,7 @@ def results() -> str:
     missing = sorted({f"{timing.name} ({timing.reason})" for timing in rivals.timings if timing.problem == config.goal.problem and timing.time_us is None})
     if missing:
         lines += ["", "Not timed there: " + "; ".join(missing) + "."]
-    lines += ["", f"Goal: `{config.goal.problem}` under {config.goal.time_us:g} us in {' and '.join(config.goal.modes)}. The anchor is `{benchmarking.ANCHOR}`."]
+    lines += ["", f"Goal: `{config.goal.problem}` under {config.goal.time_us:g} us in {' and '.join(config.goal.modes)}. The anchor is `{ANCHOR}`."]
     return "\n".join(lines) + "\n"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from evosdpa import benchmarking, device as devices, evidence, keys, machine, stats
 from evosdpa.config import Config
 from evosdpa.evidence import Bench, Build, Repeatability, Status, Timing, Verify
+from evosdpa.rival_names import ANCHOR
 from evosdpa.variants import Variant
 
 FALSE_SHARE = 0.05
@@ -45,7 +46,7 @@ def measure(variant: Variant, config: Config, device: str, build: Build, verify:
             for run in range(settings.runs):
                 bench = Bench(variant=variant.name, device=device)
                 label = f"{variant.name} against itself, run {run + 1} of {settings.runs}"
-                benchmarking.measure(bench, held, config, libraries, list(floors), [benchmarking.ANCHOR], [problem], [], label, modes=modes)
+                benchmarking.measure(bench, held, config, libraries, list(floors), [ANCHOR], [problem], [], label, modes=modes)
                 runs.append(bench)
                 if bench.status is not Status.OK:
                     break
@@ -63,7 +64,7 @@ def _judge(record: Repeatability, runs: list[Bench], copies: list[str], modes: l
     """Fill in medians, tries and counts; too many false verdicts make the status `failed`."""
     for mode in modes:
         timed = [{timing.name: timing for timing in bench.timings if timing.mode == mode} for bench in runs]
-        lost = [timing for run in timed for name, timing in run.items() if name in (*copies, benchmarking.ANCHOR) and timing.status is not Status.OK]
+        lost = [timing for run in timed for name, timing in run.items() if name in (*copies, ANCHOR) and timing.status is not Status.OK]
         if lost:
             record.status, record.reason = lost[0].status, f"{lost[0].name} {mode}: {lost[0].reason}"
             return
@@ -91,7 +92,7 @@ def within(timed: list[dict[str, Timing]], copies: list[str], mode: str) -> list
 def between(timed: list[dict[str, Timing]], copies: list[str], mode: str) -> list[dict[str, Any]]:
     """The same copies in each two runs, through the anchor, as a variant is compared with a rival that was timed in another run."""
     def over_anchor(run: dict[str, Timing], name: str) -> stats.Estimate:
-        return stats.ratio_within(run[name].process_medians_us, run[benchmarking.ANCHOR].process_medians_us)
+        return stats.ratio_within(run[name].process_medians_us, run[ANCHOR].process_medians_us)
 
     return [_try("between", mode, [first, second], [name], stats.quotient(over_anchor(timed[first], name), over_anchor(timed[second], name)))
             for first, second in itertools.combinations(range(len(timed)), 2) for name in copies[:BETWEEN_COPIES]]
