@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from evosdpa import benchmarking, config as configuration, evidence, gap, variants
+from evosdpa import config as configuration, evidence, gap, variants
 from evosdpa.evidence import Bench, Build, Status, Timing, ToolSpeed, Verify
 from evosdpa.rival_names import ANCHOR
 
