@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from evosdpa import problem as problems, variants
+from evosdpa import problem as problems, requirements, variants
 from evosdpa.harness.checks import MEANING, SANITIZERS, Check
 from evosdpa.harness.compare import compare, pytorch, reference, same_values
 from evosdpa.harness.verify import POISONS
@@ -134,13 +134,15 @@ def test_a_gate_that_misses_one_fails_check(missed):
     assert "secretly_right" in (missed.folder / "results/report.html").read_text()
 
 
-def test_check_asks_for_the_gates_own_evidence(missed, tmp_path):
-    copy = missed.copy(tmp_path / "project")
-    copy.run("all")
-    (copy.folder / "results/cpu/selftest/selftest.json").unlink()
-    copy.run("results/gap.json", "--forcerun", "gap")
-    done = copy.snakemake("check", "--rerun-triggers", "mtime")
-    assert done.returncode == 1 and "the gate has not proved itself there" in done.stdout + done.stderr
+def test_check_asks_for_the_gates_own_evidence(proven):
+    document = proven.json("results/gap.json")
+    assert requirements.complaints(document) == []
+    stale = {**document, "selftests": [{**document["selftests"][0], "stale": True, "changed": ["harness"]}]}
+    assert requirements.complaints(stale) == ["selftest on cpu: the evidence is stale; changed since: harness"]
+    [line] = requirements.complaints({**document, "selftests": []})
+    assert line == "selftest on cpu: the gate has not proved itself there; run `snakemake --cores 1 selftest`"
+    told_apart = [{"device": "cpu", "variant": "v0_reference", "status": "failed", "reason": "9 of 20 verdicts"}]
+    assert requirements.complaints({**document, "repeatability": told_apart}) == ["v0_reference against itself on cpu: failed: 9 of 20 verdicts"]
 
 
 @pytest.mark.parametrize("settings, said", [

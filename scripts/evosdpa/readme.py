@@ -6,8 +6,8 @@ import json
 import re
 from pathlib import Path
 
-from evosdpa import config as configuration, evidence, gap, variants
-from evosdpa.evidence import Bench, Build, Status, Timing, ToolSpeed, Verify
+from evosdpa import benchmarking, config as configuration, evidence, gap, keys, variants
+from evosdpa.evidence import Bench, Build, Repeatability, Selftest, Status, Timing, ToolSpeed, Verify
 from evosdpa.rival_names import ANCHOR
 
 RECORDED = Path("results/recorded")
@@ -65,8 +65,10 @@ def results() -> str:
             rows.append((f"{name}{' (floor)' if name in floors else ''}", "", rivals.timings))
     modes = config.bench.gpu_modes
     others = [name for name in config.problems if name != config.goal.problem]
+    days = " and ".join(sorted({date[:10] for date in dates}))
+    changed = keys.changed(rivals.key_parts, benchmarking.bench_parts(None, config, False))
     lines = [f"Recorded on one {rivals.device_info['name']} (driver {rivals.device_info['driver']}, torch {rivals.tools['torch']}), "
-             f"{min(dates)[:10]}; microseconds for the whole problem.", "",
+             f"{days}; microseconds for the whole problem.", "",
              "| | correct | " + " | ".join(f"goal {mode}" for mode in modes) + " | " + " | ".join(f"{name} warm" for name in others) + " |",
              "|---|---|" + "---:|" * (len(modes) + len(others))]
     for label, right, timings in rows:
@@ -74,10 +76,33 @@ def results() -> str:
         cells = [_cell(_time(timings, name, config.goal.problem, mode)) for mode in modes]
         cells += [_cell(_time(timings, name, problem, "warm")) for problem in others]
         lines.append(f"| {label} | {right} | " + " | ".join(cells) + " |")
+    if changed:
+        lines += ["", f"The rivals and floors in this table are of {rivals.ended[:10]}: {', '.join(changed)} changed since. On the page they are grey, and "
+                  "no variant is ranked against them until they are timed again."]
     missing = sorted({f"{timing.name} ({timing.reason})" for timing in rivals.timings if timing.problem == config.goal.problem and timing.time_us is None})
     if missing:
         lines += ["", "Not timed there: " + "; ".join(missing) + "."]
     lines += ["", f"Goal: `{config.goal.problem}` under {config.goal.time_us:g} us in {' and '.join(config.goal.modes)}. The anchor is `{ANCHOR}`."]
+    return "\n".join(lines) + "\n"
+
+
+def gate() -> str:
+    """What the gate's own recorded evidence says, device by device."""
+    lines = ["| device | planted wrong kernels rejected, each by the checks meant for it | honest kernel's worst error, of the allowance | date |", "|---|---|---|---|"]
+    for path in sorted(RECORDED.glob("*/selftest/selftest.json")):
+        record = evidence.read(path, Selftest)
+        wrong = [one for one in record.results if one["expected"]]
+        rejected = sum(one["status"] == Status.OK for one in wrong)
+        honest = next((f"{one['ratio']:.2f}" for one in record.results if not one["expected"] and one["ratio"] is not None), "")
+        lines.append(f"| {record.device_info.get('name') or record.device} | {rejected} of {len(wrong)} | {honest} | {record.ended[:10]} |")
+    lines += ["", "| a binary against itself | compared | mode | tries | same | undecided | faster | slower | process medians, us |", "|---|---|---|---:|---:|---:|---:|---:|---|"]
+    for path in sorted(RECORDED.glob("*/*/repeatability.json")):
+        record = evidence.read(path, Repeatability)
+        for one in record.counts:
+            medians = [value for run in record.medians_us[one["mode"]] for copy in run for value in copy]
+            cells = [f"{record.variant} on {record.device_info.get('name') or record.device}", f"{one['kind']} processes", one["mode"],
+                     *(str(one[name]) for name in ("tries", "same", "undecided", "faster", "slower")), f"{min(medians):.2f} to {max(medians):.2f}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -95,4 +120,4 @@ def tool_speed() -> str:
     return "\n".join(lines) + "\n"
 
 
-BLOCKS = {"configuration": configuration.table, "columns": gap.column_table, "results": results, "tool_speed": tool_speed}
+BLOCKS = {"configuration": configuration.table, "columns": gap.column_table, "results": results, "gate": gate, "tool_speed": tool_speed}
