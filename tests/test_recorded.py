@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from evosdpa import evidence, keys
+from evosdpa import evidence, keys, variants
+from evosdpa.selftest import HONEST_ROOM
 from workspace import PROJECT, aggregate
 
 
@@ -83,6 +84,27 @@ TOOL = sorted((PROJECT / "results/recorded/tool").glob("*/tool_speed.json"))
 def test_this_repository_carries_evidence_from_an_h200():
     names = {path.parent.name for path in RECORDED if path.parent.parent.name == "nvidia-h200"}
     assert {"v1_scalar", "v2_wmma", "rivals"} <= names
+
+
+@pytest.mark.parametrize("path", [path for path in RECORDED if path.name == "verify.json"], ids=lambda path: "/".join(path.parts[-3:]))
+def test_real_variants_pass_with_the_room_that_the_honest_kernel_needs(path: Path):
+    record = evidence.read(path, evidence.Verify)
+    assert record.status == "ok" and record.checks == {} and record.worst_ratio <= HONEST_ROOM
+
+
+@pytest.mark.parametrize("path", [path for path in RECORDED if path.name == "selftest.json"], ids=lambda path: path.parts[-3])
+def test_the_gate_has_proved_itself_on_every_recorded_device(path: Path):
+    record = evidence.read(path, evidence.Selftest)
+    on_cpu = record.device == "cpu"
+    meant = {path.stem for path in PROJECT.glob("kernels/planted/*.cu") if ("cpu" if on_cpu else "gpu") in variants.header(path).runs_on}
+    assert {one["name"] for one in record.results} == meant
+    assert record.status == "ok" and all(one["status"] == "ok" and set(one["expected"]) <= set(one["said"]) for one in record.results)
+
+
+def test_a_binary_was_not_told_apart_from_itself_on_the_h200():
+    record = evidence.read(PROJECT / "results/recorded/nvidia-h200/v2_wmma/repeatability.json", evidence.Repeatability)
+    assert {(one["kind"], one["mode"]) for one in record.counts} == {(kind, mode) for kind in ("within", "between") for mode in ("warm", "stream")}
+    assert all(one["tries"] == 20 and one["same"] + one["undecided"] >= 19 for one in record.counts)
 
 
 @pytest.mark.parametrize("path", TOOL, ids=lambda path: path.parent.name)
