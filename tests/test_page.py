@@ -425,3 +425,10 @@ def test_without_scripts_the_pictures_stay(tmp_path, pages):
     (tmp_path / "page.html").write_text(text)
     dom, _ = chromium(tmp_path / "page.html", tmp_path / "profile")
     assert dom.count('class="marks"') == 2 and "goal 5 µs" in dom and "data-charts" not in dom
+
+
+def test_a_long_evolution_with_the_gates_own_evidence_stays_small(cache):
+    document, gates = planted("many"), planted("realistic")
+    document.update(selftests=gates["selftests"][:1], repeatability=gates["repeatability"][:1], planted=gates["planted"])
+    text = render.page(document, cache)
+    assert 'id="gate"' in text and len(text.encode()) < LIMIT

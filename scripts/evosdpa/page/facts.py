@@ -8,10 +8,10 @@ from evosdpa.evidence import clip
 from evosdpa.page import words
 from evosdpa.page.ladders import is_ranked, with_interval
 
-MOST_CARDS = 40
+MOST_CARDS = 24
 LOG_BUDGET = 120_000
 """Characters of all logs together; many logs are each cut shorter, head and tail kept."""
-MOST_LINES = 80
+MOST_LINES = 36
 """Entries of one table; beyond that the page names gap.json, which has all."""
 
 AXES = {
