@@ -96,8 +96,9 @@ class Scripted(Held):
 
     def run(self, command, timeout_s, task=None, on_report=None, env=None) -> isolate.Outcome:
         self.tasks.append(task)
-        found = self._process(task["processes"][0])
-        return found if isinstance(found, isolate.Outcome) else isolate.Outcome(Status.OK, reports=found)
+        [index] = task["processes"]
+        found = self._process(index)
+        return found if isinstance(found, isolate.Outcome) else isolate.Outcome(Status.OK, reports=[*found, dict(event="measured", process=index)])
 
 
 def samples(process: int, time_us: float = 5.0, name: str = "v", mode: str = "warm", ok: bool = True, **clocked: Any) -> list[dict[str, Any]]:
@@ -159,6 +160,19 @@ def test_one_crash_does_not_end_the_run(monkeypatch):
     assert len(held.tasks) == 5 and record.status is Status.ERROR and "SIGSEGV" in record.reason and record.log == "why"
 
 
+def test_a_process_that_stops_before_its_end_is_no_good_end(monkeypatch):
+    record, held, _ = run(lambda index: isolate.Outcome(Status.OK, reports=samples(index)) if index == 1 else samples(index), monkeypatch)
+    assert record.status is Status.ERROR and "1 ended by itself, with status 0, before it was done" in record.reason
+
+
+def test_what_breaks_in_some_processes_has_no_time(monkeypatch):
+    def process(index):
+        broken = dict(event="skip", process=index, problem=GOAL, name="v", status="error", reason="sdpa_launch returned CUDA error 1")
+        return [broken, clock(index)] if index in (1, 2, 4) else samples(index)
+    record, _, _ = run(process, monkeypatch)
+    assert record.timings[0].status is Status.ERROR and "failed in 3 of 5 processes: sdpa_launch returned CUDA error 1" in record.timings[0].reason
+
+
 def test_the_loaded_binarys_hash_stands_in_the_evidence(monkeypatch):
     record, _, _ = run(lambda index: [dict(event="loaded", process=index, problem=GOAL, name="v", sha256="abc"), *samples(index)], monkeypatch)
     assert record.libraries == {"v": "abc"}
@@ -174,7 +188,7 @@ def test_a_rival_is_timed_in_processes_of_its_own_with_the_anchor(monkeypatch, t
             reports = [one for name in task["rivals"] if name != "xformers" for one in samples(index, 9.0 if name == "sdpa-default" else 6.0, name)]
             if "xformers" in task["rivals"]:
                 reports.append(dict(event="skip", process=index, problem=GOAL, name="xformers", status="unsupported", reason="xformers is not installed"))
-            return isolate.Outcome(Status.OK, reports=reports)
+            return isolate.Outcome(Status.OK, reports=[*reports, dict(event="measured", process=index)])
 
     monkeypatch.setattr(machine, "describe", lambda gpu: {})
     monkeypatch.setattr(machine, "gpu_for", lambda device: GPU)
@@ -203,16 +217,19 @@ def test_a_rival_is_timed_in_processes_of_its_own_with_the_anchor(monkeypatch, t
 # ---- Two clocks
 
 @pytest.mark.parametrize("span, said", [
-    (dict(launches=60, event_us=302.5, span_us=300.0, kernels=60), ""),
-    (dict(launches=60, event_us=302.5, span_us=300.0, kernels=120), ""),
-    (dict(launches=60, event_us=302.5, span_us=900.0, kernels=60), "work is done outside the interval that is timed"),
-    (dict(launches=60, event_us=302.5, span_us=250.0, kernels=60), "work is done outside the interval that is timed"),
-    (dict(launches=60, event_us=302.5, span_us=300.0, kernels=1), "1 kernels ran for 60 launches: some launches do the work of others"),
+    (dict(launches=60, event_us=302.5, span_us=300.0, kernels=60, single=1, overlapped=0), ""),
+    (dict(launches=60, event_us=302.5, span_us=300.0, kernels=120, single=2, overlapped=1), ""),
+    (dict(launches=60, event_us=302.5, span_us=900.0, kernels=60, single=1, overlapped=0), "work is done outside the interval that is timed"),
+    (dict(launches=60, event_us=302.5, span_us=250.0, kernels=60, single=1, overlapped=0), "work is done outside the interval that is timed"),
+    (dict(launches=60, event_us=302.5, span_us=300.0, kernels=1, single=1, overlapped=0), "1 kernels ran for 60 launches, where one launch by itself runs 1"),
+    (dict(launches=60, event_us=302.5, span_us=300.0, kernels=30, single=1, overlapped=0), "do less when captured"),
+    (dict(launches=60, event_us=302.5, span_us=300.0, kernels=60, single=1, overlapped=59), "59 of 60 launches begin before the one before has ended"),
     (dict(reason="no kernel was recorded"), ""),
 ])
 def test_events_and_the_kernels_own_record_must_agree(monkeypatch, span, said):
     def process(index):
-        return samples(index) + ([dict(event="span", process=0, problem=GOAL, name="v", names=["k"], **span)] if index == 0 else [])
+        loaded = [dict(event="loaded", process=index, problem=GOAL, name="v", sha256="0")]
+        return loaded + samples(index) + ([dict(event="span", process=0, problem=GOAL, name="v", names=["k"], **span)] if index == 0 else [])
     record, _, _ = run(process, monkeypatch)
     [timing] = record.timings
     assert timing.status is (Status.SUSPECT if said else Status.OK) and said in timing.reason

@@ -9,27 +9,16 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from evosdpa import device as devices, evidence, isolate, keys, machine, stats, steadiness, variants
+from evosdpa import device as devices, evidence, isolate, keys, machine, steadiness, timings, variants
 from evosdpa.config import BenchSection, Config
 from evosdpa.device import Held
-from evosdpa.evidence import Bench, Build, Status, Timing, Verify
+from evosdpa.evidence import Bench, Build, Status, Verify
 from evosdpa.progress import Progress
 from evosdpa.rival_names import ANCHOR, RIVALS
 from evosdpa.variants import Variant
 
-REFERENCE_FLOOR = "floor_bytes"
-"""The kernel whose time must be the same in every process of a run (steadiness.REFERENCE_BAND)."""
-
-MIN_PROCESSES = 2
-
 COMPANY = 100
 """Process numbers of one rival's run begin at a multiple of this."""
-
-SPAN_SLACK_US, SPAN_SLACK = 5.0, 0.05
-"""How far CUDA events and the kernels' own record may be apart over the same launches: the larger of both. While kernels are recorded,
-two events around any number of them say 2 to 3 us more than the record (seen on an H200; the evidence holds both numbers)."""
-
-SPAN_FIELDS = ("launches", "event_us", "span_us", "kernels", "names", "reason")
 
 Library = dict[str, str]
 """path and sha256 of a library, as a worker's task has them."""
@@ -40,8 +29,7 @@ def protocol(config: Config, on_cpu: bool) -> dict[str, Any]:
     settings = config.bench.model_dump(exclude={"timeout_s"})
     for name in ("samples", "gpu_modes", "cpu_problems") if on_cpu else ("cpu_samples", "cpu_problems"):
         del settings[name]
-    return {**settings, "tolerance": config.verify.tolerance, "steadiness": {} if on_cpu else steadiness.RULES,
-            "span": [] if on_cpu else [SPAN_SLACK_US, SPAN_SLACK]}
+    return {**settings, "tolerance": config.verify.tolerance}
 
 
 def problems_for(variant: Variant | None, config: Config, on_cpu: bool) -> list[str]:
@@ -58,7 +46,8 @@ def bench_parts(build: Build | None, config: Config, on_cpu: bool) -> dict[str, 
     binary = {**build.key_parts, "binary": build.library_sha256} if build else {}
     floors = [variants.resolve(name) for name in variants.floors()]
     sources = sorted({path for floor in floors if floor.on_cpu == on_cpu for path in (floor.source, *variants.includes(floor.source))})
-    return {**binary, "protocol": keys.protocol(protocol(config, on_cpu)), "floors": keys.sources(sources), "harness": keys.harness("bench")}
+    return {**binary, "protocol": keys.protocol(protocol(config, on_cpu)), "floors": keys.sources(sources), "harness": keys.harness("bench"),
+            "judging": keys.modules("timings", "steadiness", "stats")}
 
 
 def bench_variant(variant: Variant, config: Config, device: str, build: Build, verify: Verify, library: Path,
@@ -165,7 +154,7 @@ def measure(record: Bench, held: Held, config: Config, libraries: dict[str, Libr
     reports: list[dict[str, Any]] = []
     failure = _run_processes(held, settings, task, reports, f"{label or record.variant} bench", first_process, subject)
     for retry in range(steadiness.RETRIES):
-        short = [] if on_cpu or failure else _short(reports, settings.processes)
+        short = [] if on_cpu or failure else timings.short_of_processes(reports, settings.processes)
         if not short:
             break
         again = task | dict(processes=[first_process + settings.processes + retry], problems=list(dict.fromkeys(problem for problem, _ in short)),
@@ -173,9 +162,9 @@ def measure(record: Bench, held: Held, config: Config, libraries: dict[str, Libr
         failure = _run_process(held, settings.timeout_s, again, reports)
     for start in (one for one in reports if one.get("event") == "start"):
         record.tools.update({"torch": start["torch"], **start["rivals"]})
-    summarise(record, reports, rows, [*libraries, *rivals], problems, task["modes"], settings.processes, on_cpu)
+    timings.summarise(record, reports, rows, [*libraries, *rivals], problems, task["modes"], settings.processes, on_cpu)
     if failure is not None:
-        record.status, record.reason, record.log = failure.status, f"a measuring process {failure.reason}", failure.log
+        record.status, record.reason, record.log = failure.status, f"measuring process: {failure.reason}", failure.log
 
 
 def _run_processes(held: Held, settings: BenchSection, task: dict[str, Any], reports: list[dict[str, Any]], label: str, first: int,
@@ -199,124 +188,16 @@ def _run_processes(held: Held, settings: BenchSection, task: dict[str, Any], rep
 
 
 def _run_process(held: Held, timeout_s: float, task: dict[str, Any], reports: list[dict[str, Any]]) -> isolate.Outcome | None:
-    """Run one worker and collect its reports; None when it ended well."""
+    """Run one worker and collect its reports; None when it ended well, which takes more than a status of 0."""
     outcome = held.run(isolate.python_worker("bench"), timeout_s, task)
     reports += outcome.reports
-    return None if outcome.status is Status.OK else outcome
-
-
-def _rejections(reports: list[dict[str, Any]]) -> dict[steadiness.Chunk, str]:
-    """Chunks of a GPU's run that do not count, with the reason."""
-    clocks = [one for one in reports if one.get("event") == "clocks"]
-    reference = {(one["process"], one["problem"], one["mode"]): stats.quantile(one["times_us"], 0.5)
-                 for one in reports if one.get("event") == "samples" and one["name"] == REFERENCE_FLOOR}
-    return steadiness.rejections(clocks, reference)
-
-
-def _short(reports: list[dict[str, Any]], wanted: int) -> list[tuple[str, str]]:
-    """Problems and modes that have fewer accepted processes than wanted because some were rejected."""
-    rejected = _rejections(reports)
-    accepted: dict[tuple[str, str], int] = {}
-    for one in reports:
-        if one.get("event") == "clocks":
-            chunk = (one["process"], one["problem"], one["mode"])
-            accepted[chunk[1:]] = accepted.get(chunk[1:], 0) + (chunk not in rejected)
-    lacking = {chunk[1:] for chunk in rejected}
-    return [group for group, count in accepted.items() if count < wanted and group in lacking]
-
-
-def summarise(record: Bench, reports: list[dict[str, Any]], rows: list[tuple], names: list[str], problems: list[str], modes: list[str],
-              processes: int, on_cpu: bool) -> None:
-    """Turn the workers' reports into timings (every name x problem x mode gets one, with or without a time)."""
-    samples: dict[tuple[str, str, str], dict[int, list[float]]] = {}
-    launches: dict[tuple[str, str, str], int] = {}
-    outputs: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    skips: dict[tuple[str, str, str], dict[str, Any]] = {}
-    spans: dict[tuple[str, str], dict[str, Any]] = {}
-    notes: dict[tuple[str, str], str] = {}
-    rejected = {} if on_cpu else _rejections(reports)
-    for report in reports:
-        event, problem = report.get("event"), report.get("problem", "")
-        if event == "samples":
-            key = (report["name"], problem, report["mode"])
-            samples.setdefault(key, {})[report["process"]] = report["times_us"]
-            launches[key] = report["launches"]
-            accepted = int((report["process"], *key[1:]) not in rejected)
-            rows += [(report["process"], *key, number, time_us, accepted) for number, time_us in enumerate(report["times_us"])]
-        elif event == "output":
-            outputs.setdefault((report["name"], problem, report["mode"]), []).append(report)
-        elif event == "skip":
-            skips.setdefault((report["name"], problem, report.get("mode", "")), report)
-        elif event == "span":
-            spans[(report["name"], problem)] = {name: value for name, value in report.items() if name in SPAN_FIELDS}
-        elif event == "note":
-            notes[(report["name"], problem)] = report["note"]
-        elif event == "loaded":
-            record.libraries[report["name"]] = report["sha256"]
-        elif event == "clocks":
-            record.clocks.append({name: report.get(name) for name in ("process", "problem", "mode", "before", "during", "after", "late", "samples")})
-    record.processes = len({report["process"] for report in reports if "process" in report})
-    for name in names:
-        for problem in problems:
-            for mode in modes:
-                key = (name, problem, mode)
-                timing = Timing(name=name, problem=problem, mode=mode, note=notes.get((name, problem), ""))
-                if key in samples:
-                    why = {chunk[0]: reason for chunk, reason in rejected.items() if chunk[1:] == key[1:]}
-                    _estimate(timing, samples[key], outputs.get(key, []), why, processes)
-                    timing.launches_per_sample = launches[key]
-                    if mode == "warm" and (span := spans.get((name, problem))):
-                        _compare_clocks(timing, span)
-                elif skip := skips.get(key) or skips.get((name, problem, "")):
-                    timing.status, timing.reason = Status(skip["status"]), skip["reason"]
-                else:
-                    timing.status, timing.reason = Status.NOT_RUN, "no sample was taken"
-                record.timings.append(timing)
-
-
-def _estimate(timing: Timing, by_process: dict[int, list[float]], outputs: list[dict[str, Any]], rejected: dict[int, str], wanted: int) -> None:
-    """Fill a timing from its samples, process by process. Rejected processes do not count; when too few are left, all are shown
-    with their spread, as unstable."""
-    good = {process: times for process, times in by_process.items() if process not in rejected}
-    timing.rejected = [f"process {process}: {reason}" for process, reason in sorted(rejected.items())]
-    unstable = bool(rejected) and len(good) < wanted
-    used = by_process if unstable else good
-    medians = [stats.quantile(times, 0.5) for _, times in sorted(used.items())]
-    pooled = [time_us for times in used.values() for time_us in times]
-    estimate = stats.of_medians(medians)
-    timing.time_us = round(estimate.value, 5)
-    timing.process_medians_us = [round(median, 5) for median in medians]
-    timing.min_us, timing.samples = min(pooled), len(pooled)
-    timing.p10_us, timing.p90_us = round(stats.quantile(pooled, 0.1), 5), round(stats.quantile(pooled, 0.9), 5)
-    interval = estimate.interval()
-    if interval:
-        timing.ci_low_us, timing.ci_high_us = round(interval[0], 5), round(interval[1], 5)
-    if outputs:
-        wrong = [one for one in outputs if not one["ok"]]
-        timing.outputs_checked = not wrong
-        if wrong:
-            timing.status, timing.reason = Status.FAILED, f"output of a timed launch: {wrong[0]['reason']}"
-    if timing.status is Status.OK and unstable:
-        timing.status = Status.UNSTABLE
-        timing.reason = f"{len(good)} of {wanted} processes were steady, also after {steadiness.RETRIES} more; {timing.rejected[0]}"
-    if timing.status is Status.OK and len(medians) < MIN_PROCESSES:
-        timing.status, timing.reason = Status.UNSTABLE, "only one process gave samples"
-
-
-def _compare_clocks(timing: Timing, span: dict[str, Any]) -> None:
-    """Set what two clocks say of the same launches beside each other; a time that they do not agree on is suspect."""
-    timing.span = span
-    if "reason" in span:
-        return
-    apart = abs(span["event_us"] - span["span_us"])
-    reason = ""
-    if span["kernels"] % span["launches"]:
-        reason = f"{span['kernels']} kernels ran for {span['launches']} launches: some launches do the work of others"
-    elif apart > max(SPAN_SLACK_US, SPAN_SLACK * span["span_us"]):
-        reason = (f"events around {span['launches']} launches say {span['event_us']:.1f} us, their kernels' own record {span['span_us']:.1f} us: "
-                  "work is done outside the interval that is timed")
-    if reason and timing.status is Status.OK:
-        timing.status, timing.reason = Status.SUSPECT, reason
+    if outcome.status is not Status.OK:
+        return outcome
+    ended = {one["process"] for one in outcome.reports if one.get("event") == "measured"}
+    missing = [process for process in task["processes"] if process not in ended]
+    if not missing:
+        return None
+    return isolate.Outcome(Status.ERROR, f"{missing[0]} ended by itself, with status 0, before it was done", outcome.log)
 
 
 def _finish(record: Bench, rows: list[tuple], samples: Path) -> None:

@@ -122,6 +122,12 @@ def harness(worker: str, *kernels: Path) -> str:
     return digest("\n".join([*texts, *([sources(there)] if (there := [path for path in kernels if path.is_file()]) else [])]))
 
 
+@cache
+def modules(*names: str) -> str:
+    """Digest of modules of the package that judge what the harness reports; comments apart."""
+    return digest("\n".join(f"{name}\n{stripped_python(PACKAGE / f'{name}.py')}" for name in names))
+
+
 def protocol(settings: Any) -> str:
     """Digest of the settings that decide a step's numbers."""
     return digest(json.dumps(settings, sort_keys=True))

@@ -20,9 +20,18 @@ HONEST_ROOM = 0.75
 """The honest kernel's worst error over the allowance may be this large: a gate that honest kernels barely pass would soon be loosened."""
 
 TIMED_PROBLEM = "b1h1s16d64-fp16"
-"""On which kernels that are only wrong when timed are timed: so small that every device makes hundreds of launches."""
+"""On which planted kernels are timed: so small that every device makes hundreds of launches."""
+
+TIMED_CHECKS = (Check.TIMED_OUTPUT, Check.SPAN)
+"""Checks that a kernel meets only when it is timed."""
 
 TIMED_TASK = dict(modes=["warm"], samples=8, mode_budget_s=5.0)
+
+HONEST_TASK = dict(modes=["warm", "stream", "cold", "eager"], samples=8, mode_budget_s=5.0)
+"""On a GPU the honest kernel goes through every mode, on a problem of which enough input sets for mode stream exist."""
+
+HONEST_PROBLEM = "b1h8s512d64-fp16"
+
 TIMED_REPLAY_US = {"cpu": 20000.0, "cuda": 2000.0}
 """A sample so long that one process launches each kernel several hundred times."""
 
@@ -40,8 +49,9 @@ def selftest_parts(config: Config, on_cpu: bool, compiler: str) -> dict[str, str
     planted = variants.planted(on_cpu)
     headers = sorted({path for variant in planted for path in variants.includes(variant.source)})
     settings = {"verify": config.verify.model_dump(exclude={"timeout_s"}), "stop_after": config.selftest.stop_after, "room": HONEST_ROOM,
-                "timed": [TIMED_PROBLEM, TIMED_TASK, TIMED_REPLAY_US], "tools": [] if on_cpu else config.sanitize.tools}
+                "timed": [TIMED_PROBLEM, TIMED_TASK, TIMED_REPLAY_US, HONEST_PROBLEM, HONEST_TASK], "tools": [] if on_cpu else config.sanitize.tools}
     workers = [keys.harness("verify", FILL_SHARED), keys.harness("bench"), *([] if on_cpu else [keys.harness("sanitize")])]
+    workers.append(keys.modules("timings", "steadiness", "stats", "selftest"))
     return {
         "source": keys.sources([variant.source for variant in planted]),
         "headers": keys.sources(headers),
@@ -99,7 +109,7 @@ def _try(variant: Variant, config: Config, held: Held, arch: str, fill_shared: P
             verification.run_cases(verify, held, config, built, folder / "kernel.so", fill_shared, config.selftest.stop_after,
                                    () if held.gpu else CPU_LEAVES_OUT, quiet=True)
             result.update(said=dict(verify.checks), reason=verify.reason, cases=len(verify.cases), ratio=verify.worst_ratio, seed=verify.seed)
-            if Check.TIMED_OUTPUT in expected:
+            if not expected or any(check in TIMED_CHECKS for check in expected):
                 _time(result, variant, held, config, built, folder)
             if held.gpu:
                 _sanitize(result, variant, held, config, built, folder, expected)
@@ -114,14 +124,18 @@ def _time(result: dict[str, Any], variant: Variant, held: Held, config: Config, 
     """Time a planted kernel as a bench would and note whether the outputs of its timed launches are right."""
     bench = Bench(variant=variant.name, device=held.gpu.slug if held.gpu else "cpu")
     few = config.model_copy(update={"bench": config.bench.model_copy(update={"processes": 2})})
-    benchmarking.measure(bench, held, few, {variant.name: benchmarking.loadable(folder / "kernel.so", built)}, [], [], [TIMED_PROBLEM], [],
-                         replay_us=TIMED_REPLAY_US["cuda" if held.gpu else "cpu"], **TIMED_TASK)
+    problem, task = (HONEST_PROBLEM, HONEST_TASK) if held.gpu and not result["expected"] else (TIMED_PROBLEM, TIMED_TASK)
+    benchmarking.measure(bench, held, few, {variant.name: benchmarking.loadable(folder / "kernel.so", built)}, [], [], [problem], [],
+                         replay_us=TIMED_REPLAY_US["cuda" if held.gpu else "cpu"], **task)
     wrong = [timing for timing in bench.timings if timing.outputs_checked is False]
-    if wrong:
-        result["said"][Check.TIMED_OUTPUT] = len(wrong)
-        result["reason"] = "; ".join(filter(None, [result["reason"], wrong[0].reason]))
-    elif bench.status is not Status.OK:
+    suspect = [timing for timing in bench.timings if timing.status is Status.SUSPECT]
+    for check, found in ((Check.TIMED_OUTPUT, wrong), (Check.SPAN, suspect)):
+        if found:
+            result["said"][check] = len(found)
+            result["reason"] = "; ".join(filter(None, [result["reason"], found[0].reason]))
+    if bench.status is not Status.OK and not wrong:
         result["reason"] = "; ".join(filter(None, [result["reason"], f"timing: {bench.reason}"]))
+        result["said"][Check.CRASH] = 1
 
 
 def _sanitize(result: dict[str, Any], variant: Variant, held: Held, config: Config, built: Build, folder: Path, expected: list[Check]) -> None:

@@ -31,10 +31,6 @@ is how the card behaves."""
 RETRIES = 3
 """Further processes to make up for rejected ones; then the time is published as unstable."""
 
-RULES = {"clock": CLOCK_BAND, "reference": REFERENCE_BAND, "reference_modes": list(REFERENCE_MODES), "late": LATE_SHARE, "throttled": sorted(THROTTLED),
-         "retries": RETRIES}
-"""All of them, as part of the timing protocol: another rule would have accepted other samples."""
-
 
 def _clock(entry: dict[str, Any]) -> float | None:
     """The SM clock of a chunk, MHz: the median while it ran, else that before and after it."""

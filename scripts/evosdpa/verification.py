@@ -50,10 +50,10 @@ def run_cases(record: Verify, held: Held, config: Config, build: Build, library:
     """Run the cases on a held device and fill in the record. `stop_after` failed cases the run ends; kinds to `leave_out`."""
     record.seed = config.verify.seed if config.verify.seed is not None else secrets.randbelow(2**31)
     progress: Progress | None = None
-    running = ""
+    running, ended = "", False
 
     def on_report(report: dict[str, Any]) -> None:
-        nonlocal progress, running
+        nonlocal progress, running, ended
         if report.get("event") == "start":
             progress = None if quiet else Progress(f"{record.variant} verify", report["total"])
             record.tools["torch"] = report["torch"]
@@ -63,6 +63,8 @@ def run_cases(record: Verify, held: Held, config: Config, build: Build, library:
             record.cases.append(Case.model_validate(report["case"]))
             if progress:
                 progress.step(len(record.cases))
+        elif report.get("event") == "end":
+            ended = True
 
     task = {"library": str(library.resolve()), "sha256": build.library_sha256, "device": "cuda" if held.gpu else "cpu", "seed": record.seed,
             "tolerance": config.verify.tolerance, "repeats": config.verify.repeats, "stop_after": stop_after, "leave_out": list(leave_out)}
@@ -73,6 +75,8 @@ def run_cases(record: Verify, held: Held, config: Config, build: Build, library:
         task["fill_shared"] = {"path": str(fill_shared.resolve()), "sha256": keys.digest_file(fill_shared)}
     record.tools["library"] = build.library_sha256
     outcome = held.run(isolate.python_worker("verify"), config.verify.timeout_s, task, on_report)
+    if outcome.status is Status.OK and not ended:
+        outcome.status, outcome.reason = Status.ERROR, f"the process ended by itself, with status 0, after {len(record.cases)} cases and before all had run,"
     judge(record, outcome, running)
 
 

@@ -25,7 +25,7 @@ from evosdpa.harness.timing import ClockReader, CpuTimer, GpuTimer
 from evosdpa.problem import Problem
 
 RENEWED = 15_485_863
-"""Added to the seed for the inputs of each mode's last round: values that no earlier launch has seen."""
+"""Added to the seed, times the round's number, for the inputs of each round: values that no earlier launch has seen."""
 
 
 def _subjects(task: dict[str, Any], inputs: Inputs, order: random.Random, send: Any) -> list[Subject]:
@@ -121,14 +121,18 @@ class _Judge:
 
 
 def _time_mode(timer: Any, mode: str, subjects: list[Subject], inputs: Inputs, judge: _Judge, longest_us: float, seed: int,
-               clocks: ClockReader, send: Any) -> dict[str, float]:
-    """Time all subjects in one mode, judge what the timed launches left behind, report everything. Returns each one's median."""
+               clocks: ClockReader, send: Any) -> None:
+    """Time all subjects in one mode, judge what the timed launches left behind, report everything."""
     sets = timer.sets_for(inputs.problem, mode)
     rows: dict[str, list[float]] = {}
+    first = True
 
-    def renew() -> None:
-        judge.check([subject for subject in subjects if subject.name in rows and not subject.reads_in_place], sets, send, False)
-        inputs.renew(seed + RENEWED)
+    def renew(number: int) -> None:
+        nonlocal first
+        if first:  # a rival may have copied the first inputs into a layout of its own: only for those its output can be judged
+            judge.check([subject for subject in subjects if subject.name in rows and not subject.reads_in_place], sets, send, False)
+            first = False
+        inputs.renew(seed + RENEWED * number)
 
     before, late = clocks.all(), timer.late
     for name, _, time_us in timer.samples(subjects, mode, inputs.problem, inputs, longest_us, renew):
@@ -141,15 +145,14 @@ def _time_mode(timer: Any, mode: str, subjects: list[Subject], inputs: Inputs, j
         send(event="skip", name=name, status="error", reason=reason)
     judge.check([subject for subject in subjects if subject.name in rows and subject.reads_in_place], sets, send, True)
     inputs.renew(seed)
-    return {name: sorted(times)[len(times) // 2] for name, times in rows.items()}
 
 
-def _spans(timer: GpuTimer, subjects: list[Subject], warm_us: dict[str, float], send: Any) -> None:
-    """Report events against the kernels' own record, of every subject that is checked and was timed."""
+def _spans(timer: GpuTimer, subjects: list[Subject], send: Any) -> None:
+    """Report events against the kernels' own record, of every subject that is checked and was timed in mode warm."""
     for subject in subjects:
-        if subject.checked and subject.name in warm_us:
+        if subject.checked and subject.name in timer.warm_graphs:
             try:
-                send(event="span", name=subject.name, **timer.span(subject, warm_us[subject.name]))
+                send(event="span", name=subject.name, **timer.span(subject))
             except Exception as error:  # the activity record needs CUPTI, which may be missing or taken
                 send(event="span", name=subject.name, reason=first_line(error))
 
@@ -176,14 +179,15 @@ def measure(task: dict[str, Any], process: int) -> None:
         if wanted and not wanted & set(rough):
             continue  # the anchors alone are not worth the time
         judge = _Judge(inputs, task["tolerance"], task["seed"])
-        medians = {}
         for mode in task["modes"]:
-            medians[mode] = _time_mode(timer, mode, subjects, inputs, judge, max(rough.values()), task["seed"], clocks, partial(send, mode=mode))
+            _time_mode(timer, mode, subjects, inputs, judge, max(rough.values()), task["seed"], clocks, partial(send, mode=mode))
         if task.get("spans"):
-            _spans(timer, subjects, medians.get("warm", {}), send)
+            _spans(timer, subjects, send)
         del subjects, inputs, judge
         if task["device"] == "cuda":
+            timer.warm_graphs = {}
             torch.cuda.empty_cache()
+    report.send(event="measured", process=process)
 
 
 def main() -> None:

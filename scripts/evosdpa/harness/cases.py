@@ -31,10 +31,19 @@ _SHAPES = (
     ("GQA", 2, 4, 2, 100, 100),
     ("one kv head", 1, 6, 1, 65, 190),
     ("strided", 2, 3, 3, 96, 96),
+    ("scale", 1, 2, 2, 96, 96),
     ("goal", 1, 8, 8, 512, 512),
 )
-_ALL_FAMILIES = ("tile + 1", "primes, more keys")
-"""Kinds that are checked with every family; the others with `normal` and one more in turn."""
+_ALL_FAMILIES = ("tile multiple", "tile + 1", "primes, more keys", "goal")
+"""Kinds that are checked with every family: whole tiles, ragged ones, and the goal's own size, where fast paths are taken. The others
+with `normal` and one more in turn."""
+
+SCALE = 0.2
+"""The scale of kind `scale`, unlike 1/sqrt(head_dim) of every head_dim here."""
+
+_GAPS = {"q": 16, "k": 24, "v": 40, "o": 32}
+"""Elements between the rows of strided tensors, another number each, so that no tensor can be read or written with another's
+strides; multiples of 8, so that rows of 16-bit elements stay 16-byte aligned."""
 
 _ONE_HEAD_DIM = ("goal",)
 """Kinds that exist for head_dim 64 only: the goal's size is the slow one on a CPU."""
@@ -44,7 +53,8 @@ _FP32_KINDS = ("tile + 1", "GQA")
 
 @dataclass(frozen=True)
 class CaseSpec:
-    """A problem with an input family; `strided` views come from [batch, seq, heads, head_dim] storage."""
+    """A problem with an input family. Strided q, k and v are views of [batch, seq, heads, head_dim] storage, o is one of
+    [batch, heads, seq, head_dim]; each has gaps of its own."""
 
     kind: str
     problem: Problem
@@ -54,6 +64,11 @@ class CaseSpec:
     def strided(self) -> bool:
         """Whether the tensors are views that are not contiguous."""
         return self.kind == "strided"
+
+    @property
+    def scale(self) -> float:
+        """What multiplies q.k: PyTorch's default, but for kind `scale`."""
+        return SCALE if self.kind == "scale" else self.problem.scale
 
     @property
     def name(self) -> str:
@@ -82,7 +97,7 @@ def all_cases() -> list[CaseSpec]:
 
 def sanitizer_cases() -> list[CaseSpec]:
     """A few small cases for compute-sanitizer, which slows kernels a hundredfold."""
-    kinds = ("tile + 1", "primes, more queries", "GQA")
+    kinds = ("tile multiple", "tile + 1", "primes, more queries", "GQA")
     return [spec for spec in all_cases()
             if spec.kind in kinds and spec.family == "normal" and spec.problem.dtype in ("fp16", "bf16")]
 
@@ -129,24 +144,24 @@ def inputs(spec: CaseSpec, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch
 class Guarded:
     """A tensor inside a larger buffer whose margins hold a pattern, so that writes outside show.
 
-    `data` is [batch, heads, seq, head_dim] on `device`; a strided one is a view of [batch, seq, heads, head_dim] whose
-    rows are `gap` elements apart beyond the data.
+    `data` is [batch, heads, seq, head_dim] on `device`, its rows `gap` elements apart beyond the data; with `rows_first` it is a
+    view of [batch, seq, heads, head_dim] storage.
     """
 
     MARGIN_BYTES = 4096
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: str, strided: bool = False) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: str, gap: int = 0, rows_first: bool = False) -> None:
         batch, heads, seq, head_dim = shape
         width = torch.empty((), dtype=dtype).element_size()
         self._margin = self.MARGIN_BYTES // width
-        pitch = head_dim + (16 if strided else 0)
+        pitch = head_dim + gap
         elements = batch * heads * seq * pitch
         self.buffer = torch.empty(elements + 2 * self._margin, dtype=dtype, device=device)
         inner = self.buffer[self._margin:self._margin + elements]
-        if strided:
+        if rows_first:
             self.data = inner.view(batch, seq, heads, pitch)[..., :head_dim].transpose(1, 2)
         else:
-            self.data = inner.view(batch, heads, seq, head_dim)
+            self.data = inner.view(batch, heads, seq, pitch)[..., :head_dim]
 
     def poison(self, pattern: int) -> None:
         """Fill buffer, data and margins alike, with one byte (0xFF is NaN in every dtype; 0x7B is large and finite)."""
@@ -170,19 +185,26 @@ class Bound:
     def __init__(self, spec: CaseSpec, seed: int, device: str) -> None:
         problem = spec.problem
         self.inputs = []
-        for tensor in inputs(spec, seed):
-            guarded = Guarded(tuple(tensor.shape), tensor.dtype, device, spec.strided)
+        gaps = _GAPS if spec.strided else dict.fromkeys("qkvo", 0)
+        for name, tensor in zip("qkv", inputs(spec, seed)):
+            guarded = Guarded(tuple(tensor.shape), tensor.dtype, device, gaps[name], spec.strided)
             guarded.poison(0xFF)  # a read beyond a row's end meets NaN
             guarded.data.copy_(tensor)
             self.inputs.append(guarded)
         shape = (problem.batch, problem.heads_q, problem.seq_q, problem.head_dim)
-        self.output = Guarded(shape, TORCH_DTYPES[problem.dtype], device, spec.strided)
+        self.output = Guarded(shape, TORCH_DTYPES[problem.dtype], device, gaps["o"])
         self.struct = struct_for(problem)
+        self.struct.scale = spec.scale
         for name, guarded in zip("qkvo", [*self.inputs, self.output]):
             setattr(self.struct, name, guarded.data.data_ptr())
             setattr(self.struct, f"{name}_stride", Strides(*guarded.data.stride()[:3]))
         self.workspace: torch.Tensor | None = None
         self._device = device
+
+    def renew(self, spec: CaseSpec, seed: int) -> None:
+        """Give q, k and v the values of another seed, behind the same pointers."""
+        for guarded, tensor in zip(self.inputs, inputs(spec, seed)):
+            guarded.data.copy_(tensor)
 
     def add_workspace(self, size: int) -> None:
         """Give the problem `size` bytes of scratch with guarded margins."""

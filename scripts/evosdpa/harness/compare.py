@@ -43,8 +43,10 @@ class Comparison:
     reason: str = ""
 
 
-def reference(problem: Problem, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Attention in float64 of inputs already rounded: [batch, heads_q, seq_q, head_dim], float64, head by head."""
+def reference(problem: Problem, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None = None) -> torch.Tensor:
+    """Attention in float64 of inputs already rounded: [batch, heads_q, seq_q, head_dim], float64, head by head. `scale` is the
+    problem's unless given."""
+    scale = problem.scale if scale is None else scale
     group = problem.heads_q // problem.heads_kv
     out = torch.empty(q.shape, dtype=torch.float64, device=q.device)
     mask = None
@@ -52,17 +54,17 @@ def reference(problem: Problem, q: torch.Tensor, k: torch.Tensor, v: torch.Tenso
         mask = torch.ones(problem.seq_q, problem.seq_kv, dtype=torch.bool, device=q.device).tril()
     for batch in range(problem.batch):
         for head in range(problem.heads_q):
-            scores = q[batch, head].double() @ k[batch, head // group].double().T * problem.scale
+            scores = q[batch, head].double() @ k[batch, head // group].double().T * scale
             if mask is not None:
                 scores.masked_fill_(~mask, float("-inf"))
             out[batch, head] = torch.softmax(scores, dim=-1) @ v[batch, head // group].double()
     return out
 
 
-def pytorch(problem: Problem, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def pytorch(problem: Problem, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None = None) -> torch.Tensor:
     """PyTorch's own answer in the problem's dtype: scaled_dot_product_attention with its default backend."""
     return functional.scaled_dot_product_attention(
-        q, k, v, is_causal=problem.causal, scale=problem.scale, enable_gqa=problem.heads_q != problem.heads_kv)
+        q, k, v, is_causal=problem.causal, scale=problem.scale if scale is None else scale, enable_gqa=problem.heads_q != problem.heads_kv)
 
 
 def same_values(one: torch.Tensor, other: torch.Tensor) -> bool:

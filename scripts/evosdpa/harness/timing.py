@@ -22,8 +22,8 @@ from evosdpa.problem import Problem
 Sample = tuple[str, int, float]
 """Name of the subject, round, microseconds."""
 
-Renew = Callable[[], None]
-"""Called before a mode's last round: gives every input set other values in place."""
+Renew = Callable[[int], None]
+"""Called with a round's number before that round: gives every input set other values in place."""
 
 STREAM_L2_MULTIPLE = 3
 """Stream mode rotates over inputs and outputs of at least this multiple of the L2 cache."""
@@ -42,8 +42,8 @@ TRIAL_LAUNCHES = 10
 
 EAGER_CALLS = 100
 
-SPAN_LAUNCHES, SPAN_US = 3, 600.0
-"""Events are compared with the kernels' own record over at least so many launches and about so many microseconds."""
+OVERLAP_US = 0.1
+"""A launch overlaps the one before when it begins so much before that one's end; below it is the record's own resolution."""
 
 MIN_SAMPLES = 5
 
@@ -74,6 +74,9 @@ class GpuTimer:
         self._ahead: dict[str, int] = {}
         self.failures: dict[str, str] = {}
         """Subjects that could not be timed in the last call of samples(), with the reason."""
+        self.warm_graphs: dict[str, torch.cuda.CUDAGraph] = {}
+        self.launches_warm: dict[str, int] = {}
+        """The graphs of mode warm that were timed last, and the launches in each; kept for span()."""
 
     def sets_for(self, problem: Problem, mode: str) -> int:
         """Input sets that a mode needs for a problem."""
@@ -163,17 +166,18 @@ class GpuTimer:
                 return elapsed
         raise RuntimeError(f"{name}: the host never queued a graph replay in time")
 
-    def _renewed(self, subjects: list[Subject], renew: Renew) -> list[Subject]:
-        """Renew the inputs for the last round. Returns the subjects that take part in it: those that read their inputs in place.
-        Their outputs are poisoned, so that only launches on the new inputs can make them right."""
-        renew()
-        again = [subject for subject in subjects if subject.reads_in_place]
-        torch.cuda.synchronize()
-        with torch.cuda.stream(self.stream):
-            for subject in again:
-                subject.poison()
-            self.stream.synchronize()
-        return again
+    def _fresh(self, number: int, subjects: list[Subject], renew: Renew) -> list[Subject]:
+        """The subjects of a round. Before every round but the first the inputs get other values in place, and the outputs of what
+        reads them in place are poisoned: only launches on the new inputs can make them right."""
+        if number:
+            renew(number)
+            torch.cuda.synchronize()
+            with torch.cuda.stream(self.stream):
+                for subject in subjects:
+                    if subject.reads_in_place:
+                        subject.poison()
+                self.stream.synchronize()
+        return self._random.sample(subjects, len(subjects))
 
     def graph_samples(self, subjects: list[Subject], mode: str, sets: int, problem: Problem, renew: Renew) -> Iterator[Sample]:
         """Modes warm (one set) and stream (rotating sets): graph replay time over launches in it."""
@@ -190,11 +194,11 @@ class GpuTimer:
             slowest = max(slowest, single * count)
 
         subjects = self._prepared(subjects, prepare)
+        if mode == "warm":
+            self.warm_graphs, self.launches_warm = graphs, dict(self.launches)
         rounds = samples_for(slowest, 1, self._task["samples"], self._task["mode_budget_s"])
-        for number in range(rounds + 1):
-            if number == rounds:
-                subjects = self._renewed(subjects, renew)
-            for subject in self._random.sample(subjects, len(subjects)):
+        for number in range(rounds):
+            for subject in self._fresh(number, subjects, renew):
                 with launch_range(subject.name, problem.name, mode):
                     elapsed = self._timed(subject.name, graphs[subject.name].replay)
                 if elapsed is not None:
@@ -214,17 +218,16 @@ class GpuTimer:
 
         def flush() -> None:
             self._driver.cuCtxResetPersistingL2Cache()
-            self._flush.fill_(number % 255)
+            self._flush.fill_((number + turn) % 255)
 
-        for number in range(rounds + sets):
-            if number == rounds:  # the last rounds, one for each set
-                subjects = self._renewed(subjects, renew)
-            for subject in self._random.sample(subjects, len(subjects)):
+        for number in range(0, rounds, sets):
+            order = [(turn, subject) for turn in range(sets) for subject in self._fresh(0 if turn else number, subjects, renew)]
+            for turn, subject in order:
                 self.launches[subject.name] = 1
                 with launch_range(subject.name, problem.name, "cold"):
-                    elapsed = self._timed(f"{subject.name} cold", lambda: subject.launch(number % sets), flush)
+                    elapsed = self._timed(f"{subject.name} cold", lambda: subject.launch(turn), flush)
                 if elapsed is not None:
-                    yield subject.name, number, elapsed
+                    yield subject.name, number + turn, elapsed
 
     def eager_samples(self, subjects: list[Subject], problem: Problem, single_us: float, renew: Renew) -> Iterator[Sample]:
         """Mode eager: wall time of a loop of calls from Python to the end of the last, over their number."""
@@ -239,10 +242,8 @@ class GpuTimer:
         subjects = self._prepared(subjects, prepare)
         for subject in subjects:
             self.launches[subject.name] = calls
-        for number in range(rounds + 1):
-            if number == rounds:
-                subjects = self._renewed(subjects, renew)
-            for subject in self._random.sample(subjects, len(subjects)):
+        for number in range(rounds):
+            for subject in self._fresh(number, subjects, renew):
                 with torch.cuda.stream(self.stream), launch_range(subject.name, problem.name, "eager"):
                     self.stream.synchronize()
                     started = time.perf_counter()
@@ -254,8 +255,8 @@ class GpuTimer:
     def samples(self, subjects: list[Subject], mode: str, problem: Problem, inputs: Inputs, single_us: float, renew: Renew) -> Iterator[Sample]:
         """Samples of all subjects in one mode.
 
-        Before the last round `renew` is called, which gives the inputs other values in place; that round is timed like the
-        others, and its outputs are the ones to judge.
+        Before each round but the first `renew` is called with the round's number and gives the inputs other values in place; the
+        outputs that the last round leaves behind are the ones to judge.
         """
         sets = self.sets_for(problem, mode)
         self.failures = {}
@@ -267,29 +268,38 @@ class GpuTimer:
             return self.cold_samples(subjects, sets, problem, single_us, renew)
         return self.eager_samples(subjects, problem, single_us, renew)
 
-    def span(self, subject: Subject, warm_us: float) -> dict[str, Any]:
-        """The same launches told by two clocks: CUDA events around them, and the activity record of the kernels they ran.
+    def span(self, subject: Subject) -> dict[str, Any]:
+        """One replay of the subject's warm graph, the one that was timed, told by two clocks: CUDA events around it, and the activity
+        record of the kernels it ran.
 
-        Returns launches, event_us and span_us (first kernel's start to last kernel's end, over all streams), kernels a launch
-        (a list when launches differ) and their names. Work that events do not see, or one launch that computes for many, shows.
-        Raises RuntimeError when no kernel was recorded.
+        Returns launches, event_us, span_us (first kernel's start to last kernel's end, over all streams), kernels, single (kernels of
+        one launch by itself), overlapped (launches that began before the one before had ended) and the kernels' names. Work that
+        events do not see, a launch that computes for many and launches that overlap all show. Raises RuntimeError when nothing
+        was recorded.
         """
-        count = max(SPAN_LAUNCHES, min(200, math.ceil(SPAN_US / max(warm_us, 1e-3))))
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            event_us = None
-            for _ in range(6):
-                event_us = self._timed(f"{subject.name} span", lambda: [subject.launch(0) for _ in range(count)], trial=True)
-                if event_us is not None:
-                    break
-        kernels = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-        # Each try begins with the spin kernel of torch.cuda._sleep; what follows the last one is the try that counts.
-        kernels.sort(key=lambda event: event.time_range.start)
-        spins = [number for number, event in enumerate(kernels) if "spin_kernel" in event.name]
-        ran = kernels[spins[-1] + 1:] if spins else []
-        if event_us is None or not ran:
-            raise RuntimeError("no kernel was recorded" if event_us is not None else "the host never queued the launches in time")
+        graph, launches = self.warm_graphs[subject.name], self.launches_warm[subject.name]
+        torch.cuda.synchronize()
+        alone, _ = self._recorded(subject, lambda: subject.launch(0))
+        ran, event_us = self._recorded(subject, graph.replay)
+        single = len(alone)
+        firsts = ran[single::single] if len(ran) == single * launches else []
+        overlapped = sum(first.time_range.start < max(event.time_range.end for event in ran[number * single:(number + 1) * single]) - OVERLAP_US
+                         for number, first in enumerate(firsts))
         span_us = max(event.time_range.end for event in ran) - ran[0].time_range.start
-        return dict(launches=count, event_us=round(event_us, 3), span_us=round(span_us, 3), kernels=len(ran), names=sorted({event.name[:120] for event in ran}))
+        return dict(launches=launches, event_us=round(event_us, 3), span_us=round(span_us, 3), kernels=len(ran), single=single, overlapped=overlapped,
+                    names=sorted({event.name[:120] for event in ran}))
+
+    def _recorded(self, subject: Subject, enqueue: Callable[[], None]) -> tuple[list[Any], float]:
+        """What the GPU ran for `enqueue` in the order of its start, by the activity record, and the microseconds between two events."""
+        for _ in range(6):
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+                event_us = self._timed(f"{subject.name} span", enqueue, trial=True)
+            ran = sorted((event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA),
+                         key=lambda event: event.time_range.start)
+            ran = [event for event in ran if "spin_kernel" not in event.name]  # torch.cuda._sleep's
+            if event_us is not None and ran:
+                return ran, event_us
+        raise RuntimeError("no kernel was recorded, or the host never queued the launches in time")
 
 
 class CpuTimer:
@@ -313,17 +323,16 @@ class CpuTimer:
         return (time.perf_counter() - started) * 1e6
 
     def samples(self, subjects: list[Subject], mode: str, problem: Problem, inputs: Inputs, single_us: float, renew: Renew) -> Iterator[Sample]:
-        """Samples of all subjects, interleaved; before the last round the inputs are renewed, as on a GPU."""
+        """Samples of all subjects, interleaved; the inputs are renewed before each round but the first, as on a GPU."""
         for subject in subjects:
             self.launches[subject.name] = launches_for(self.single_us(subject), self._task["replay_us"])
             subject.poison()  # only timed launches can make the outputs right
-        rounds = self._task["samples"]
-        for number in range(rounds + 1):
-            if number == rounds:
-                renew()
-                subjects = [subject for subject in subjects if subject.reads_in_place]
+        for number in range(self._task["samples"]):
+            if number:
+                renew(number)
                 for subject in subjects:
-                    subject.poison()
+                    if subject.reads_in_place:
+                        subject.poison()
             for subject in self._random.sample(subjects, len(subjects)):
                 calls = self.launches[subject.name]
                 started = time.perf_counter()

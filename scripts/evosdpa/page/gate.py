@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evosdpa import stats
-from evosdpa.harness.checks import MEANING, Check
+from evosdpa.harness.checks import Check
 from evosdpa.page import words
 
 COMMAND = "snakemake --cores 1 selftest"
@@ -15,6 +15,29 @@ REASON_SHOWN = 96
 """Characters of the gate's words in a table's cell; the rest is a click away."""
 REASON_KEPT = 700
 """Characters of the gate's words on the page; the evidence has all."""
+MEANING = {
+    Check.LAUNCH: "sdpa_launch returns 0 for a problem that sdpa_supports takes",
+    Check.BOUNDS: "nothing is written outside o and workspace: guard zones and the gaps between strided rows",
+    Check.POISON: "the answer does not depend on what o, workspace and shared memory held before",
+    Check.REPEATABLE: "the same inputs give the same bits again and again",
+    Check.INPUTS: "q, k and v are what they were",
+    Check.STREAM: "all work is on the given stream",
+    Check.CAPTURE: "a launch can be captured in a CUDA graph, which forbids allocating and synchronising, and replays to the same answer",
+    Check.FRESH: "inputs are read anew: -v behind the same pointers gives exactly the negated output, and entirely other q, k, v the answer to those",
+    Check.FINITE: "everything is finite that should be",
+    Check.NAN: "a NaN in a key reaches the rows that see it",
+    Check.ACCURACY: "each row's relative L2 error is within the allowance",
+    Check.CRASH: "the process comes to its end: it does not crash, and it does not stop before all cases ran",
+    Check.TIMEOUT: "the process ends in time",
+    Check.TIMED_OUTPUT: "outputs of timed launches are right, also for inputs that were renewed behind the same pointers",
+    Check.SPAN: "events and the kernels' own record agree on the timed graph; launches do not overlap, and each does its own work",
+    Check.MEMCHECK: "compute-sanitizer memcheck finds nothing",
+    Check.RACECHECK: "compute-sanitizer racecheck finds nothing",
+    Check.INITCHECK: "compute-sanitizer initcheck finds nothing",
+    Check.SYNCCHECK: "compute-sanitizer synccheck finds nothing",
+}
+"""What each check asks, as the page says it."""
+
 MOST_DEVICES = 6
 """Devices with a table of their own; gap.json has all."""
 MOST_CHARTED = 2
