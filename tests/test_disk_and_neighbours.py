@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from evosdpa import machine
+from evosdpa import device
 from workspace import PROJECT, Workspace, complaints
 
 VERIFY = "results/cpu/v0_reference/verify.json"
@@ -197,7 +197,7 @@ def test_a_second_run_in_the_folder_is_one_line_and_the_first_goes_on(workspace)
     (workspace.folder / VERIFY).unlink()
     shutil.rmtree(workspace.folder / "results/logs/cpu/v0_reference")
     with running(workspace, VERIFY, "results/logs/cpu/v0_reference/verify.log") as first:
-        with machine.lock("cpu"):  # so that the first is still at work
+        with device.hold(None):  # so that the first is still at work
             second = workspace.snakemake("all")
             looking = workspace.snakemake("-n", "all")
             summary = workspace.snakemake("--summary", "all")
@@ -254,13 +254,3 @@ def test_runs_in_two_folders_never_time_at_once_and_nothing_is_lost(built, tmp_p
     assert turns <= 3, "verify and bench of two folders: four holds of the lock, three changes of hand"
     for workspace in both:
         assert {workspace.json(path)["status"] for path in (VERIFY, BENCH)} == {"ok"}
-
-
-def test_a_measurement_waits_for_the_lock_and_says_so(tmp_path):
-    code = "from evosdpa import machine\nwith machine.lock('a-test-of-locks'): print('held', flush=True)"
-    with machine.lock("a-test-of-locks"):
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(PROJECT / "scripts")})
-        assert process.stdout.readline().startswith("waiting for a-test-of-locks: another measurement holds ")
-        time.sleep(0.3)
-        assert process.poll() is None
-    assert process.communicate(timeout=20)[0] == "held\n"

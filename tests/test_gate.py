@@ -104,7 +104,7 @@ def test_the_evidence_reaches_gap_page_and_check(proven):
     document = proven.json("results/gap.json")
     [selftest] = document["selftests"]
     assert (selftest["device"], selftest["status"], selftest["stale"]) == ("cpu", "ok", False) and document["planted"] == len(NAMES)
-    assert "cached_when_timed" in (proven.folder / "results/report.html").read_text()
+    assert "cached_when_timed" in (proven.folder / "results/report.html").read_text().replace("<wbr>", "")
     assert proven.snakemake("check").returncode == 0
     assert proven.planned() == set()
 
@@ -132,7 +132,7 @@ def test_a_gate_that_misses_one_fails_check(missed):
     done = missed.snakemake("check")
     assert done.returncode == 1
     assert "evo-sdpa: selftest on cpu: the gate was wrong about 1 of 2 planted kernels; secretly_right" in done.stdout + done.stderr
-    assert "secretly_right" in (missed.folder / "results/report.html").read_text()
+    assert "secretly_right" in (missed.folder / "results/report.html").read_text().replace("<wbr>", "")
 
 
 def test_check_asks_for_the_gates_own_evidence(proven):
