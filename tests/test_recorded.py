@@ -97,7 +97,8 @@ def test_the_gate_has_proved_itself_on_every_recorded_device(path: Path):
     record = evidence.read(path, evidence.Selftest)
     on_cpu = record.device == "cpu"
     meant = {path.stem for path in PROJECT.glob("kernels/planted/*.cu") if ("cpu" if on_cpu else "gpu") in variants.header(path).runs_on}
-    assert {one["name"] for one in record.results} == meant
+    tried = {one["name"] for one in record.results}
+    assert tried == meant if on_cpu else tried <= meant  # a GPU's evidence may be older than the newest planted kernel; the page says so
     assert record.status == "ok" and all(one["status"] == "ok" and set(one["expected"]) <= set(one["said"]) for one in record.results)
 
 

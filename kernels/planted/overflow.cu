@@ -2,7 +2,7 @@
 title: softmax without its maximum
 idea: exp(score) as it is overflows FP32 from a score of 88.7 on; right for every ordinary input
 rejected_by: [finite]
-where: ["/large"]
+where: ["/large", "scale/"]
 */
 #include "planted.h"
 

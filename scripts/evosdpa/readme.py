@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from evosdpa import benchmarking, config as configuration, evidence, gap, keys, variants
+from evosdpa import benchmarking, build as building, config as configuration, evidence, gap, keys, selftest, variants, verification
 from evosdpa.evidence import Bench, Build, Repeatability, Selftest, Status, Timing, ToolSpeed, Verify
 from evosdpa.rival_names import ANCHOR
 
@@ -35,6 +35,13 @@ def _cell(timing: Timing | None) -> str:
     return f"{timing.time_us:,.{digits}f}" + ("" if timing.status is Status.OK else f" ({timing.status.value})")
 
 
+def _changed(config: configuration.Config, bench: Bench, verify: Verify, build: Build) -> list[str]:
+    """What makes a variant's recorded evidence stale today; another machine's compiler does not."""
+    today = Build(variant=bench.variant, key_parts=building.build_parts(variants.resolve(bench.variant), config, build.arch))
+    changed = keys.changed(bench.key_parts, benchmarking.bench_parts(today, config, False), gap.RECORDED_ELSEWHERE)
+    return changed + keys.changed(verify.key_parts, verification.verify_parts(today, config), gap.RECORDED_ELSEWHERE)
+
+
 def results() -> str:
     """Recorded times on the configured device: variants, rivals and floors on the goal problem, and warm times of the others."""
     config = configuration.load("config.yaml")
@@ -45,6 +52,7 @@ def results() -> str:
     rivals = evidence.read(folder / "rivals" / "bench.json", Bench)
     rows: list[tuple[str, str, list[Timing]]] = []
     dates = [rivals.ended]
+    stale = [("the rivals", part) for part in keys.changed(rivals.key_parts, benchmarking.bench_parts(None, config, False))]
     for path in sorted(folder.glob("*/bench.json")):
         if path.parent.name != "rivals":
             bench = evidence.read(path, Bench)
@@ -53,6 +61,7 @@ def results() -> str:
             right = f"{verify.counts.get('ok', 0)}/{verify.counts.get('ok', 0) + verify.counts.get('failed', 0)}"
             rows.append((f"**{bench.variant}** {build.title}", right, bench.timings))
             dates.append(bench.ended)
+            stale += [(f"{bench.variant}", part) for part in _changed(config, bench, verify, build)]
     floors = variants.floors()
     names = sorted({timing.name for timing in rivals.timings})
 
@@ -66,7 +75,6 @@ def results() -> str:
     modes = config.bench.gpu_modes
     others = [name for name in config.problems if name != config.goal.problem]
     days = " and ".join(sorted({date[:10] for date in dates}))
-    changed = keys.changed(rivals.key_parts, benchmarking.bench_parts(None, config, False))
     lines = [f"Recorded on one {rivals.device_info['name']} (driver {rivals.device_info['driver']}, torch {rivals.tools['torch']}), "
              f"{days}; microseconds for the whole problem.", "",
              "| | correct | " + " | ".join(f"goal {mode}" for mode in modes) + " | " + " | ".join(f"{name} warm" for name in others) + " |",
@@ -76,9 +84,9 @@ def results() -> str:
         cells = [_cell(_time(timings, name, config.goal.problem, mode)) for mode in modes]
         cells += [_cell(_time(timings, name, problem, "warm")) for problem in others]
         lines.append(f"| {label} | {right} | " + " | ".join(cells) + " |")
-    if changed:
-        lines += ["", f"The rivals and floors in this table are of {rivals.ended[:10]}: {', '.join(changed)} changed since. On the page they are grey, and "
-                  "no variant is ranked against them until they are timed again."]
+    if stale:
+        names, parts = (", ".join(dict.fromkeys(pair[index] for pair in stale)) for index in (0, 1))
+        lines += ["", f"Of an earlier protocol: {names} (changed since: {parts}). On the page their rows are grey and have no rank until they are measured again."]
     missing = sorted({f"{timing.name} ({timing.reason})" for timing in rivals.timings if timing.problem == config.goal.problem and timing.time_us is None})
     if missing:
         lines += ["", "Not timed there: " + "; ".join(missing) + "."]
@@ -86,15 +94,22 @@ def results() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _older(config: configuration.Config, record: Selftest) -> str:
+    """Says so when the gate or the planted kernels have changed since a self-test."""
+    parts = selftest.selftest_parts(config, record.device == "cpu", "")
+    return ", of an earlier gate" if keys.changed(record.key_parts, parts, gap.RECORDED_ELSEWHERE) else ""
+
+
 def gate() -> str:
     """What the gate's own recorded evidence says, device by device."""
+    config = configuration.load("config.yaml")
     lines = ["| device | planted wrong kernels rejected, each by the checks meant for it | honest kernel's worst error, of the allowance | date |", "|---|---|---|---|"]
     for path in sorted(RECORDED.glob("*/selftest/selftest.json")):
         record = evidence.read(path, Selftest)
         wrong = [one for one in record.results if one["expected"]]
         rejected = sum(one["status"] == Status.OK for one in wrong)
         honest = next((f"{one['ratio']:.2f}" for one in record.results if not one["expected"] and one["ratio"] is not None), "")
-        lines.append(f"| {record.device_info.get('name') or record.device} | {rejected} of {len(wrong)} | {honest} | {record.ended[:10]} |")
+        lines.append(f"| {record.device_info.get('name') or record.device} | {rejected} of {len(wrong)} | {honest} | {record.ended[:10]}{_older(config, record)} |")
     lines += ["", "| a binary against itself | compared | mode | tries | same | undecided | faster | slower | process medians, us |", "|---|---|---|---:|---:|---:|---:|---:|---|"]
     for path in sorted(RECORDED.glob("*/*/repeatability.json")):
         record = evidence.read(path, Repeatability)
