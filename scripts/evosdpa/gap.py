@@ -459,6 +459,7 @@ class Gap:
             rows=rows, variants=self.variant_facts(), correctness=self.correctness(), provenance=self.provenance(), errors=sorted(set(self.errors)),
             selftests=self.selftests(), repeatability=self.repeatability(), planted=len(variants.planted(False)),
             required=sorted(name for name, entry in self.config.variants.items() if entry.required),
+            repeatability_wanted=list(self.config.repeatability.variants),
             protocol=dict(bench=self.config.bench.model_dump(), verify=self.config.verify.model_dump()))
 
     def _device_entries(self) -> list[dict[str, Any]]:
