@@ -102,7 +102,7 @@ def _under(program: str, tool: str, held: Held, config: Config, library: Path, s
                *(["--padding", "4096"] if tool == "memcheck" else []), *isolate.python_worker("sanitize")]
     # Without PyTorch's caching each tensor is an allocation of its own, so that the tools see where it ends.
     environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    return held.run(command, config.sanitize.timeout_s, {"library": str(library.resolve()), "sha256": sha256}, env=environment)
+    return held.run(command, config.sanitize.timeout_s, {"library": str(library.resolve()), "sha256": sha256}, env=environment, finding=ERROR_EXIT)
 
 
 def _line_of(program: str, tool: str, held: Held, variant: Variant, config: Config) -> str:
