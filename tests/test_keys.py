@@ -150,7 +150,7 @@ def _stale(document: dict) -> dict[str, str]:
         pieces = [found[f"{row['device']}/{row['name'] if of_variant else 'rivals'}/{step}"] for step in (("verify", "bench") if of_variant else ("bench",))]
         assert row["stale"] == any(one["stale"] for one in pieces), row
         assert not (of_variant and row["stale"] and (row["verdict"] or row["vs_best_rival"])), row
-    return {name: ", ".join(one["changed"]) for name, one in found.items() if one["stale"]}
+    return {name: ", ".join(sorted(one["changed"])) for name, one in found.items() if one["stale"]}
 
 
 # ---- Changes
