@@ -11,8 +11,10 @@ from evosdpa.evidence import KINDS
 def main() -> None:
     """Parse arguments, read, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("evidence", type=command_line.existing, nargs="+", help="selftest.json and repeatability.json files")
+    parser.add_argument("evidence", type=command_line.existing, nargs="*", help="selftest.json and repeatability.json files")
     given = parser.parse_args()
+    if not given.evidence:
+        sys.exit("evo-sdpa: no device here has planted kernels to try")
     records = [evidence.read(path, KINDS[Path(path).stem]) for path in given.evidence]
     for record in records:
         print("\n".join(requirements.told(record)))

@@ -151,7 +151,7 @@ def empty() -> dict[str, Any]:
         goal=dict(problem=GOAL, time_us=5.0, modes=["warm", "stream"], flops=536870912, bytes=2097152, pairs=2097152), this_device=None,
         leading_device="cpu", devices=[dict(slug="cpu", info={}, origins=[], newest="", oldest="")],
         problems=[GOAL, CAUSAL, "b4h16s4096d128-fp16"], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
-        selftests=[], repeatability=[], planted=38,
+        selftests=[], repeatability=[], repeatability_wanted=[], planted=38,
         protocol=dict(bench=dict(processes=5, samples=40), verify=dict(tolerance=2.0, seed=None)))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 from evosdpa import config as configuration, variants
-from workspace import CONFIG, complaints
+from workspace import CONFIG, PROJECT, complaints
 
 HEADER = "/* evo-sdpa\ntitle: t\nidea: i\nexpects: e\nlevers: {A: [1]}\n*/\n"
 
@@ -73,11 +74,25 @@ def test_header_errors(workspace, text, expected):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["1st.cpp", "a-b.cpp", "rivals.cpp", "x@A=1.cpp"])
+@pytest.mark.parametrize("name", ["1st.cpp", "a-b.cpp", "rivals.cpp", "rival.cpp", "x@A=1.cpp"])
 def test_file_names_that_cannot_be_variants(workspace, name):
     (workspace.folder / "kernels" / name).write_text(HEADER)
     done = workspace.snakemake("-n", "all")
     assert done.returncode == 1 and f"kernels/{name}: a kernel's file name must be" in done.stderr
+
+
+def test_no_rules_name_can_be_a_variants():
+    rules = re.findall(r"^(?:rule|checkpoint) (\w+):", (PROJECT / "Snakefile").read_text(), re.MULTILINE)
+    assert {"compile", "rival", "rivals", "planted", "all"} <= set(rules)
+    assert [name for name in rules if re.fullmatch(variants.STEM, name)] == []
+    assert all(re.fullmatch(variants.STEM, f"{name}_2") for name in rules)
+
+
+def test_a_selftest_with_nothing_to_test_is_one_line(workspace):
+    workspace.configure({**CONFIG, "only": ["v1_scalar"]})
+    done = workspace.snakemake("selftest")
+    assert done.returncode == 1 and complaints(done) == ["evo-sdpa: no device here has planted kernels to try"]
+    assert "usage:" not in done.stdout + done.stderr
 
 
 def test_two_sources_of_one_name(workspace):

@@ -249,17 +249,23 @@ def judged(monkeypatch):
     monkeypatch.chdir(PROJECT)
     variants.sources.cache_clear(), variants.floors.cache_clear()
 
-    def judge(medians, floor, anchor=(9.0, 9.1, 8.9, 9.0, 9.05), best=(6.2, 6.21, 6.19, 6.2, 6.22)) -> dict[str, Any]:
+    def judge(medians, floor, anchor=(9.0, 9.1, 8.9, 9.0, 9.05), best=(6.2, 6.21, 6.19, 6.2, 6.22), anchor_status=Status.OK, beside=True,
+              rows=False) -> Any:
+        """The variant's row, or all rivals' rows by name. `anchor`, `best`: None where there is none; `anchor_status`: beside the variant."""
         def timing(name, values, **more):
             return Timing(name=name, problem=GOAL, mode="warm", time_us=stats.of_medians(list(values)).value, process_medians_us=list(values), **more)
+
+        def found(name, values, **more):
+            return [] if values is None else [timing(name, values, **more)]
         made = gap.Gap(SETTINGS, [], None, "sm_90a")
-        bench = Bench(variant="v", timings=[timing("v", medians)], anchors=[timing("sdpa-default", anchor), timing("floor_bytes", floor)])
-        rivals = Bench(variant="rivals", timings=[timing("sdpa-default", anchor), timing("triton-fa2", best)],
-                       anchors=[timing("sdpa-default", [2 * one for one in anchor], beside="triton-fa2")])
+        bench = Bench(variant="v", timings=[timing("v", medians)], anchors=[*found("sdpa-default", anchor, status=anchor_status), timing("floor_bytes", floor)])
+        rivals = Bench(variant="rivals", timings=[*found("sdpa-default", anchor), *found("triton-fa2", best)],
+                       anchors=found("sdpa-default", anchor and beside and [2 * one for one in anchor] or None, beside="triton-fa2"))
         made.chains = {("nvidia-h200", "v"): gap.Chain("v", "nvidia-h200", {
             kind: gap.Piece(PROJECT, record, "recorded") for kind, record in (("verify", gap.Verify(variant="v")), ("bench", bench))}),
             ("nvidia-h200", "rivals"): gap.Chain("rivals", "nvidia-h200", {"bench": gap.Piece(PROJECT, rivals, "recorded")})}
-        return made._variant_rows("v", "nvidia-h200", made.chains[("nvidia-h200", "rivals")])[0]
+        of_rivals = made.chains[("nvidia-h200", "rivals")]
+        return {row["name"]: row for row in made._rival_rows("nvidia-h200", of_rivals)} if rows else made._variant_rows("v", "nvidia-h200", of_rivals)[0]
 
     return judge
 
@@ -267,6 +273,10 @@ def judged(monkeypatch):
 def test_faster_than_what_no_kernel_can_beat_is_suspect(judged):
     row = judged([1.1, 1.11, 1.1, 1.12, 1.1], [1.44, 1.44, 1.45, 1.44, 1.44])
     assert row["status"] == "suspect" and "faster than floor_bytes, which no kernel can be" in row["reason"]
+    assert row["vs_floor"] < 1 and not any(row[name] for name in VERDICT), "what cannot be has no rank"
+
+
+VERDICT = ("verdict", "best_rival", "vs_best_rival", "vs_best_rival_low", "vs_best_rival_high")
 
 
 def test_slower_than_the_floor_is_no_news(judged):
@@ -278,6 +288,27 @@ def test_the_anchor_beside_the_best_rival_is_the_one_that_counts(judged):
     row = judged([4.5] * 5, [1.44] * 5)
     # The rival's processes ran at half the speed, as the anchor beside it shows: at the variant's speed it would take 3.1 us.
     assert row["best_rival"] == "triton-fa2" and row["vs_best_rival"] == pytest.approx(4.5 / 3.1, rel=0.01) and row["verdict"] == "slower"
+
+
+@pytest.mark.parametrize("how", [dict(anchor=None), dict(anchor_status=Status.UNSTABLE), dict(beside=False)])
+def test_without_a_good_anchor_on_both_sides_there_is_no_ratio_and_no_verdict(judged, how):
+    row = judged([4.5] * 5, [1.44] * 5, **how)
+    assert row["status"] == "ok" and row["best_rival"] == "triton-fa2"
+    assert row["verdict"] is None and row["vs_best_rival"] is None and row["vs_best_rival_low"] is None
+
+
+def test_where_the_best_rival_is_the_anchor_one_run_is_enough(judged):
+    row = judged([4.5, 4.51, 4.5, 4.52, 4.5], [1.44] * 5, best=None)
+    assert row["best_rival"] == "sdpa-default" and row["vs_best_rival"] == pytest.approx(0.5, rel=0.01) and row["verdict"] == "faster"
+    assert judged([4.5] * 5, [1.44] * 5, best=None, anchor_status=Status.UNSTABLE)["verdict"] is None
+
+
+def test_rivals_are_compared_with_the_best_of_them_under_the_same_rule(judged):
+    through = judged([4.5] * 5, [1.44] * 5, rows=True)
+    assert (through["triton-fa2"]["vs_best_rival"], through["triton-fa2"]["verdict"]) == (1.0, "same")
+    assert through["sdpa-default"]["vs_best_rival"] == pytest.approx(18 / 6.2, rel=0.01) and through["sdpa-default"]["verdict"] == "slower"
+    alone = judged([4.5] * 5, [1.44] * 5, beside=False, rows=True)["sdpa-default"]
+    assert alone["best_rival"] == "triton-fa2" and alone["vs_best_rival"] is None and alone["verdict"] is None
 
 
 # ---- A binary against itself

@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
-from evosdpa import device, isolate, machine
-from evosdpa.evidence import Status
+from evosdpa import config, device, isolate, machine, variants, verification
+from evosdpa.evidence import Build, EvidenceError, Status
 from evosdpa.harness.abi import ContractError, Library, load
 from evosdpa.keys import digest_file
 from workspace import PROJECT
@@ -17,6 +19,12 @@ from workspace import PROJECT
 GPU = machine.Gpu(0, "NVIDIA H200", "GPU-of-the-tests", "sm_90a", "580")
 ENDS_WELL = [sys.executable, "-c", "print('fine')"]
 CRASHES = [sys.executable, "-c", "import os; os.abort()"]
+HANGS = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def breaks(reason: str, status: int = 1) -> list[str]:
+    """A worker that reports why it cannot go on and ends by itself."""
+    return [sys.executable, "-c", f"from evosdpa.harness import report; report.send(event='broken', reason={reason!r}); raise SystemExit({status})"]
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +48,7 @@ def test_after_a_good_end_the_device_is_not_probed(probes):
     assert probes() == 0
 
 
-@pytest.mark.parametrize("command, timeout_s", [(CRASHES, 20), ([sys.executable, "-c", "import time; time.sleep(60)"], 0.5)])
+@pytest.mark.parametrize("command, timeout_s", [(CRASHES, 20), (HANGS, 0.5)])
 def test_after_a_crash_or_a_kill_the_next_step_probes_first_and_then_goes_on(probes, command, timeout_s):
     with device.hold(GPU) as held:
         assert held.run(command, timeout_s).status is not Status.OK
@@ -56,13 +64,78 @@ def test_a_sick_device_is_left_alone_with_one_clear_line(probes, tmp_path):
         held.run(CRASHES, 20)
     (tmp_path / "sick").write_text("")
     for count in (1, 2):  # each step probes again: it may have recovered
-        with device.hold(GPU) as held:
-            outcome = held.run([sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"], 20)
-        assert outcome.status is Status.ERROR and probes() == count and not (tmp_path / "ran").exists()
-        assert "NVIDIA H200 did not answer a small kernel" in outcome.reason and "nvidia-smi" in outcome.reason and "\n" not in outcome.reason
+        with pytest.raises(EvidenceError, match="NVIDIA H200 did not answer a small kernel") as caught, device.hold(GPU):
+            pytest.fail("a sick device was held")
+        assert probes() == count and "nvidia-smi" in str(caught.value) and "\n" not in str(caught.value)
     (tmp_path / "sick").unlink()
     with device.hold(GPU) as held:
         assert held.run(ENDS_WELL, 20).status is Status.OK
+    with device.hold(GPU):
+        assert probes() == 3, "it recovered, and nothing happened since"
+
+
+def test_a_sick_device_gives_no_evidence(probes, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "gpu_for", lambda name: GPU)
+    monkeypatch.setattr(machine, "describe", lambda gpu: {})
+    device.lock_file(GPU).write_text(device.KILLED)
+    (tmp_path / "sick").write_text("")
+    with pytest.raises(EvidenceError, match="no evidence was written"):
+        verification.verify_variant(variants.Variant("v", "v", PROJECT / "kernels/v1_scalar.cu"), config.Config(), "nvidia-h200", Build(variant="v"), tmp_path)
+
+
+@pytest.mark.parametrize("command, timeout_s", [(CRASHES, 20), (HANGS, 0.5), (breaks("CUDA error: an illegal memory access was encountered"), 20)])
+def test_after_a_bad_end_the_same_holder_probes_before_the_next_process(probes, command, timeout_s):
+    with device.hold(GPU) as held:
+        assert held.run(command, timeout_s).status is not Status.OK and probes() == 0
+        assert [held.run(ENDS_WELL, 20).status for _ in range(2)] == [Status.OK] * 2 and probes() == 1
+    with device.hold(GPU):
+        assert probes() == 1, "the doubt was settled"
+
+
+@pytest.mark.parametrize("command, finding", [
+    (breaks("RuntimeError: no such case"), None), ([sys.executable, "-c", "raise SystemExit(3)"], None), (["/no/such/program"], None),
+    (breaks("CUDA error: unspecified launch failure", 86), 86),  # the fault that the sanitizer was there to find
+])
+def test_a_process_that_ended_by_itself_raises_no_doubt(probes, command, finding):
+    with device.hold(GPU) as held:
+        assert held.run(command, 20, finding=finding).status is Status.ERROR
+        held.run(ENDS_WELL, 20)
+    with device.hold(GPU):
+        assert probes() == 0
+
+
+def test_a_device_that_gets_sick_under_its_holder_ends_the_step(probes, tmp_path):
+    ran = [sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"]
+    with pytest.raises(EvidenceError, match="did not answer a small kernel"), device.hold(GPU) as held:
+        held.run(CRASHES, 20)
+        (tmp_path / "sick").write_text("")
+        with pytest.raises(EvidenceError):
+            held.run(ran, 20)
+        held.run(ran, 20)  # a second thread's: no second probe
+    assert probes() == 1 and not (tmp_path / "ran").exists()
+    with pytest.raises(EvidenceError), device.hold(GPU):
+        pass
+    assert probes() == 2, "the mark stays"
+
+
+def test_threads_share_one_probe(probes):
+    with device.hold(GPU) as held:
+        held.run(CRASHES, 20)
+        threads = [threading.Thread(target=held.run, args=(ENDS_WELL, 20)) for _ in range(4)]
+        [thread.start() for thread in threads], [thread.join() for thread in threads]
+        assert probes() == 1
+
+
+def test_an_interrupted_holder_leaves_its_mark(probes):
+    def interrupt(report):
+        raise KeyboardInterrupt
+    command = [sys.executable, "-c", "from evosdpa.harness import report; import time; report.send(event='x'); time.sleep(60)"]
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), device.hold(GPU) as held:
+        held.run(command, 60, on_report=interrupt)
+    assert time.monotonic() - started < 30
+    with device.hold(GPU):
+        assert probes() == 1
 
 
 def test_a_holder_that_was_killed_leaves_its_mark(probes, tmp_path):

@@ -8,7 +8,10 @@ import shutil
 import pytest
 import torch
 
-from evosdpa import problem as problems, requirements, variants
+import page_data
+from evosdpa import config as configuration, machine, problem as problems, requirements, sanitizing, selftest, variants
+from evosdpa.device import Held
+from evosdpa.evidence import Build, Status, Verify
 from evosdpa.harness.checks import SANITIZERS, Check
 from evosdpa.harness.compare import compare, pytorch, reference, same_values
 from evosdpa.harness.verify import POISONS
@@ -144,6 +147,85 @@ def test_check_asks_for_the_gates_own_evidence(proven):
     assert line == "selftest on cpu: the gate has not proved itself there; run `snakemake --cores 1 selftest`"
     told_apart = [{"device": "cpu", "variant": "v0_reference", "status": "failed", "reason": "9 of 20 verdicts"}]
     assert requirements.complaints({**document, "repeatability": told_apart}) == ["v0_reference against itself on cpu: failed: 9 of 20 verdicts"]
+
+
+@pytest.mark.parametrize("change, line", [
+    (dict(stale=True, changed=["harness", "source"]), "the evidence is stale; changed since: harness, source"),
+    (dict(status="failed", reason="9 of 20 verdicts"), "failed: 9 of 20 verdicts"),
+    (dict(device="nvidia-h200"), "not measured; run `snakemake --cores 1 selftest`"),
+    ({}, ""),
+])
+def test_check_asks_for_the_binary_against_itself_where_config_names_it(proven, change, line):
+    document = {**proven.json("results/gap.json"), "repeatability_wanted": ["v0_reference", "left_out"]}
+    one = dict(device="cpu", variant="v0_reference", status="ok", reason="", stale=False, changed=[])
+    expected = [f"v0_reference against itself on cpu: {line}"] if line else []
+    assert requirements.complaints({**document, "repeatability": [{**one, **change}]}) == expected
+
+
+def required_on_h200(**more) -> dict:
+    """A planted document that requires v2_wmma in both of the goal's modes; on a machine without a GPU, with recorded evidence."""
+    modes = more.pop("modes", ("warm", "stream"))
+    document = page_data.on_h200(rows=[page_data.row("v2_wmma", 4.8, mode=mode) for mode in modes], variants=[page_data.fact("v2_wmma")],
+                                 selftests=[page_data.selftest()], required=["v2_wmma"])
+    return {**document, "repeatability_wanted": ["v2_wmma"], "repeatability": [page_data.itself()], **more}
+
+
+def test_recorded_evidence_of_the_leading_device_is_enough():
+    assert requirements.complaints(required_on_h200()) == []
+    elsewhere = requirements.complaints(required_on_h200(repeatability=[page_data.itself(device="nvidia-a100")]))
+    assert elsewhere == ["v2_wmma against itself on nvidia-h200: not measured; run `snakemake --cores 1 selftest`"]
+    no_longer_asked_for = required_on_h200(repeatability=[page_data.itself(stale=True, changed=("source",))], repeatability_wanted=[])
+    assert requirements.complaints(no_longer_asked_for) == []
+
+
+@pytest.mark.parametrize("rows, said", [
+    (dict(stream=("suspect", "two clocks")), ["stream: suspect: two clocks"]),
+    (dict(warm=("unstable", "1 of 5"), stream=("not_run", "no sample was taken")), ["warm: unstable: 1 of 5", "stream: not_run: no sample was taken"]),
+    (dict(cold=("unstable", "1 of 5")), []),
+])
+def test_a_required_variant_needs_a_time_that_counts_in_every_goal_mode(rows, said):
+    document = required_on_h200(modes=())
+    document["rows"] = [page_data.row("v2_wmma", 4.8, mode=mode, **dict(zip(("status", "reason"), rows.get(mode, ())))) for mode in page_data.MODES]
+    assert requirements.complaints(document) == [f"v2_wmma on nvidia-h200: {page_data.GOAL} {one}" for one in said]
+
+
+def test_a_required_variant_whose_goal_was_not_timed_is_not_enough():
+    assert requirements.complaints(required_on_h200(modes=("warm",))) == [f"v2_wmma on nvidia-h200: {page_data.GOAL} stream: no time"]
+    elsewhere = required_on_h200(rows=[page_data.row("v2_wmma", 4.8, mode=mode, problem=page_data.CAUSAL) for mode in ("warm", "stream")])
+    assert len(requirements.complaints(elsewhere)) == 2
+
+
+def test_on_the_cpu_its_own_problem_counts(proven):
+    document = proven.json("results/gap.json")
+    document["rows"] = [{**row, **(dict(status="suspect", reason="faster than light") if row["name"] == "v0_reference" else {})} for row in document["rows"]]
+    assert requirements.complaints(document) == ["v0_reference on cpu: b1h2s64d64-fp16 warm: suspect: faster than light"]
+
+
+# ---- Tools that find what no case shows
+
+H200 = machine.Gpu(0, "NVIDIA H200", "GPU-of-the-tests", "sm_90a", "580")
+
+
+def sanitized(monkeypatch, tmp_path, tool: str | None, tools: list[str], expected: list[Check], **said: int) -> str:
+    """What the gate misses of a planted kernel when only these tools can run; each that runs finds nothing."""
+    monkeypatch.setattr(machine, "tool", lambda name: tool)
+    monkeypatch.setattr(sanitizing, "run_tool", lambda *_: {"status": Status.OK, "errors": 0})
+    config = configuration.Config.model_validate({"sanitize": {"tools": tools}})
+    variant = variants.Variant("planted", "planted", PLANTED / "zeros.cu")
+    result = dict(said=dict(said), reason="")
+    selftest._sanitize(result, variant, Held(H200), config, Build(variant="planted"), tmp_path, expected)
+    return selftest._missed(Verify(variant="planted"), result, expected, ())
+
+
+def test_a_tool_that_was_not_run_is_said_to_be_that(monkeypatch, tmp_path):
+    missing = sanitized(monkeypatch, tmp_path, None, ["memcheck"], [Check.MEMCHECK])
+    assert missing == "memcheck was not run: compute-sanitizer was not found; it comes with the CUDA toolkit; that proves nothing"
+    left_out = sanitized(monkeypatch, tmp_path, "/x/compute-sanitizer", ["memcheck"], [Check.REPEATABLE, Check.RACECHECK], repeatable=6)
+    assert left_out == "racecheck was not run: racecheck is not among sanitize.tools; that proves nothing"
+    both = sanitized(monkeypatch, tmp_path, "/x/compute-sanitizer", ["memcheck"], [Check.REPEATABLE, Check.RACECHECK])
+    assert both.startswith("repeatable does not say no (no check says no); racecheck was not run: ")
+    silent = sanitized(monkeypatch, tmp_path, "/x/compute-sanitizer", ["memcheck"], [Check.MEMCHECK])
+    assert silent == "memcheck does not say no (no check says no)"
 
 
 @pytest.mark.parametrize("settings, said", [

@@ -150,7 +150,7 @@ def _stale(document: dict) -> dict[str, str]:
         pieces = [found[f"{row['device']}/{row['name'] if of_variant else 'rivals'}/{step}"] for step in (("verify", "bench") if of_variant else ("bench",))]
         assert row["stale"] == any(one["stale"] for one in pieces), row
         assert not (of_variant and row["stale"] and (row["verdict"] or row["vs_best_rival"])), row
-    return {name: ", ".join(one["changed"]) for name, one in found.items() if one["stale"]}
+    return {name: ", ".join(sorted(one["changed"])) for name, one in found.items() if one["stale"]}
 
 
 # ---- Changes
@@ -178,6 +178,11 @@ def expect(names: set[str], changed: str) -> dict[str, str]:
     return dict.fromkeys(names, changed)
 
 
+def on_cpu_floors(changed: str = "") -> dict[str, str]:
+    """What a change to the CPU's floors ages: everything that was timed beside them. `changed`: what else is not what it was, but for the rivals."""
+    return {one: "floors" if not changed or one == "cpu/rivals/bench" else f"floors, {changed}" for one in of("bench") if one.startswith("cpu/")}
+
+
 HARNESS = "scripts/evosdpa/harness"
 CODE = "\n_EDITED = 1\n"
 V0, V1 = variant("v0_reference") | variant(CHILD), variant("v1_scalar")
@@ -186,9 +191,10 @@ CHANGES: dict[str, tuple[Callable[[Workspace], None], dict[str, str]]] = {
     # sources and headers
     "a source for the CPU": (append("kernels/v0_reference.cpp", "struct Edited;\n"), expect(V0, "source")),
     "a source for the GPU": (append("kernels/v1_scalar.cu", "struct Edited;\n"), expect(V1, "source")),
-    "a header of the CPU's": (append("kernels/include/sdpa_host.h", "struct Edited;\n"), expect(V0, "headers")),
+    "a header of the CPU's": (append("kernels/include/sdpa_host.h", "struct Edited;\n"), {**expect(V0, "headers"), **on_cpu_floors("headers")}),
     "a header of the GPU's": (append("kernels/include/sdpa_dtype.cuh", "struct Edited;\n"), expect(V1, "headers")),
-    "the contract": (append("kernels/include/sdpa.h", "struct sdpa_edited;\n"), expect(V0 | V1, "headers")),
+    "the contract": (append("kernels/include/sdpa.h", "struct sdpa_edited;\n"), {**expect(V0 | V1, "headers"), **on_cpu_floors("headers")}),
+    "a floor": (append("kernels/floors/floor_bytes_cpu.cpp", "struct Edited;\n"), on_cpu_floors()),
     # levers
     "a lever's default": (edit("kernels/v0_reference.cpp", "#define BLOCK_KV 64", "#define BLOCK_KV 128"), expect(V0, "source")),
     # flags

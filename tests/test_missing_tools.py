@@ -68,7 +68,8 @@ def test_without_counter_rights_the_three_remedies_are_given(monkeypatch, tmp_pa
     assert all(word in record.reason for word in ("CAP_PERFMON", "NVreg_RestrictProfilingToAdminUsers=0", "--cap-add=SYS_ADMIN"))
 
 
-def test_sanitizers_findings_make_a_variant_fail_and_name_the_line(monkeypatch, tmp_path):
+@pytest.mark.parametrize("arch", ["sm_90", ""])
+def test_sanitizers_findings_make_a_variant_fail_and_name_the_line(monkeypatch, tmp_path, arch):
     real = machine.tool
     # Names a line only when the library that it is given was built for that: as the real one, which reads it from the binary.
     body = """grep -q lineinfo "$0.build" 2>/dev/null && at=' in /some/where/v1_scalar.cu:107'
@@ -78,7 +79,7 @@ exit 86"""
     compiled = []
 
     def compile_variant(variant, config, arch, folder, extra_flags=()):
-        compiled.append(extra_flags)
+        compiled.append((arch, extra_flags))
         (tmp_path / "compute-sanitizer.build").write_text(" ".join(extra_flags))
         return Build(variant=variant.name, library_sha256="0")
 
@@ -88,9 +89,9 @@ exit 86"""
     monkeypatch.setattr(machine, "describe", lambda gpu: {})
     monkeypatch.setattr(device, "_sick", lambda gpu, mark: "")
     config = CONFIG.model_copy(update={"sanitize": CONFIG.sanitize.model_copy(update={"tools": ["racecheck"]})})
-    record = sanitizing.sanitize_variant(variants.resolve("v1_scalar"), config, "nvidia-h200", Build(variant="v1_scalar"), Verify(variant="v1_scalar"),
+    record = sanitizing.sanitize_variant(variants.resolve("v1_scalar"), config, "nvidia-h200", Build(variant="v1_scalar", arch=arch), Verify(variant="v1_scalar"),
                                          tmp_path / "kernel.so")
-    assert compiled == [("-lineinfo",)], "what is sanitized is what is timed; the lines come from a build of their own"
+    assert compiled == [(arch or GPU.arch, ("-lineinfo",))], "what is sanitized is what is timed; the lines come from a build of their own"
     assert record.status is Status.FAILED and "2 found" in record.reason and "kernels/v1_scalar.cu:107" in record.reason
     assert record.results[0]["where"] == "kernels/v1_scalar.cu:107"
 

@@ -321,6 +321,17 @@ def test_the_page_stands_on_every_document(name, cache, pages):
     assert "NaN" not in rest and "None" not in rest and "undefined" not in rest
 
 
+@pytest.mark.parametrize("git, shown", [
+    (dict(commit="a" * 40, dirty=False), "aaaaaaaaaaaa"), (dict(commit="a" * 40, dirty=True), "aaaaaaaaaaaa+"), ({}, ""),
+    (dict(commit="a" * 40, dirty=None, told_by="EVOSDPA_COMMIT"), "aaaaaaaaaaaa, as told by EVOSDPA_COMMIT"),
+])
+def test_the_commit_says_what_is_known_of_changes(cache, git, shown):
+    document = page_data.on_h200(provenance=[{**page_data.piece("v1", "bench"), "git": git}])
+    [line], _ = facts.provenance(document)
+    assert line["commit"] == shown and "None" not in (text := render.page(document, cache)).replace(render.bundle(cache), "")
+    assert f"<code>{shown}</code>" in text or not shown
+
+
 def test_text_from_tools_cannot_break_out(cache):
     document = page_data.realistic()
     document["rows"][0]["name"] = document["rows"][3]["reason"] = document["variants"][2]["idea"] = page_data.HOSTILE

@@ -37,7 +37,7 @@ def test_recorded_evidence_of_another_source_is_stale_and_not_ranked(recorded):
 
 
 @pytest.mark.parametrize("path, old, new, part", [
-    ("kernels/include/sdpa_host.h", "#pragma once", "#pragma once\nstruct Edited;", "headers"),
+    ("kernels/include/sdpa_host.h", "#pragma once", "#pragma once\nstruct Edited;", "floors, headers"),  # the floors include it too
     ("scripts/evosdpa/harness/timing.py", "MIN_SAMPLES = 5", "MIN_SAMPLES = 6", "harness"),
     ("config.yaml", "cpu_samples: 3", "cpu_samples: 4", "protocol"),
 ])

@@ -241,3 +241,15 @@ def test_every_kernel_says_what_it_is(stem):
 
 def test_slug_of_a_gpu():
     assert machine.Gpu(0, "NVIDIA H100 80GB HBM3", "GPU-1", "sm_90a", "580").slug == "nvidia-h100-80gb-hbm3"
+
+
+# ---- Git
+
+def test_a_commit_that_was_told_says_nothing_of_changes(monkeypatch, tmp_path):
+    monkeypatch.setenv("EVOSDPA_COMMIT", "a" * 40)
+    told = machine.git_state()
+    assert told == {"commit": "a" * 40, "dirty": None, "told_by": "EVOSDPA_COMMIT"}
+    evidence.write(tmp_path / "bench.json", Bench(variant="v", git=told))
+    assert evidence.read(tmp_path / "bench.json", Bench).git == told
+    monkeypatch.setenv("EVOSDPA_COMMIT", "main")
+    assert "told_by" not in machine.git_state()

@@ -89,8 +89,7 @@ def parse_ptxas(log: str) -> list[dict[str, int | str]]:
 
 def compile_variant(variant: Variant, config: Config, arch: str, folder: Path, log: Path | None = None, extra_flags: tuple[str, ...] = ()) -> Build:
     """Compile a variant into `folder` (kernel.so, kernel.cubin, build.json) and return the evidence, which keeps head and tail
-    of what the compiler said; all of it goes to `log`. `extra_flags` are for a build that only serves to find something out
-    (line numbers); no key knows them.
+    of what the compiler said; all of it goes to `log`.
 
     `extra_flags` are for a build that only serves to find something out (line numbers); no key knows them.
 

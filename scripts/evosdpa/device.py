@@ -1,4 +1,4 @@
-"""The device under measurement: one holder at a time on this machine, probed first when the one before did not end well."""
+"""The device under measurement: one holder at a time, probed before anything else runs on it after something there did not end well."""
 
 from __future__ import annotations
 
@@ -8,35 +8,69 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from evosdpa import isolate
-from evosdpa.evidence import Status
+from evosdpa.evidence import EvidenceError, Status
 from evosdpa.machine import Gpu, visible
 
 PROBE = "import torch; x = torch.ones(1024, device='cuda'); assert float((x + x).sum()) == 2048"
 PROBE_TIMEOUT_S = 60.0
 
+KILLED = "a process on the device was killed or crashed"
+
+_DEVICE_ERROR = re.compile(r"AcceleratorError|CUDA error")
+"""In the reason of a process that ended by itself because the device answered with an error."""
+
 
 class Held:
-    """A device that this process holds. Processes on it are run through `run`."""
+    """A device that this process holds. Processes on it are run through `run`, also from several threads."""
 
-    def __init__(self, gpu: Gpu | None, sick: str = "") -> None:
-        self.gpu, self.sick = gpu, sick
-        self.doubt = bool(sick)
-        """Whether something on the device was killed or crashed, so that whoever comes next must probe it."""
+    def __init__(self, gpu: Gpu | None, doubt: str = "") -> None:
+        self.gpu = gpu
+        self.doubt = doubt
+        """What happened on the device so that it must be probed before anything else runs there; empty when nothing did."""
+        self._lost = ""
+        self._lock = threading.Lock()
 
-    def run(self, command: list[str], timeout_s: float, task: dict[str, Any] | None = None,
-            on_report: Callable[[dict[str, Any]], None] | None = None, env: dict[str, str] | None = None) -> isolate.Outcome:
-        """isolate.run() with this device as the only visible one. On a sick device nothing is run: the outcome is an error."""
-        if self.sick:
-            return isolate.Outcome(Status.ERROR, self.sick)
-        outcome = isolate.run(command, timeout_s, task, on_report, {**visible(self.gpu), **(env or {})})
-        if outcome.status is not Status.OK:
-            self.doubt = True
+    def run(self, command: list[str], timeout_s: float, task: dict[str, Any] | None = None, on_report: Callable[[dict[str, Any]], None] | None = None,
+            env: dict[str, str] | None = None, finding: int | None = None) -> isolate.Outcome:
+        """isolate.run() with this device as the only visible one; `finding` is the exit status by which a tool says that it found
+        something, which is no reason to doubt the device, whatever the worker under it saw.
+
+        Raises EvidenceError, one line, when something did not end well here before and the device does not answer any more.
+        """
+        self.settle()
+        doubt = True  # also when this process is interrupted, which kills the other
+        try:
+            outcome = isolate.run(command, timeout_s, task, on_report, {**visible(self.gpu), **(env or {})})
+            doubt = _raises_doubt(outcome, finding)
+        finally:
+            if doubt:
+                with self._lock:
+                    self.doubt = KILLED
         return outcome
+
+    def settle(self) -> None:
+        """Probe the device if there is a doubt about it. Raises EvidenceError, one line, when it does not answer."""
+        with self._lock:
+            if self.doubt and self.gpu and not self._lost:
+                self._lost = _sick(self.gpu, self.doubt)
+                if not self._lost:
+                    self.doubt = ""
+            if self._lost:
+                raise EvidenceError(self._lost)
+
+
+def _raises_doubt(outcome: isolate.Outcome, finding: int | None) -> bool:
+    """Whether a process ended in a way that may leave the device unusable: killed, crashed, or told by the device of an error. One
+    that ended by itself for any other reason says nothing about the device."""
+    if outcome.status is Status.TIMEOUT or (outcome.code is not None and outcome.code < 0):
+        return True
+    return outcome.status is not Status.OK and outcome.code != finding and bool(_DEVICE_ERROR.search(outcome.reason))
 
 
 def lock_file(gpu: Gpu | None) -> Path:
@@ -51,7 +85,8 @@ def hold(gpu: Gpu | None) -> Iterator[Held]:
 
     The kernel releases the lock when this process ends, however it ends. What the file then says tells the next holder whether
     to trust the device: a holder that was killed, or under which a process was killed or crashed, leaves its mark there, and
-    the next one runs a small kernel in a fresh process before anything else. A device that fails this is sick: Held.run refuses.
+    the next one runs a small kernel in a fresh process before anything else. Raises EvidenceError, one line, when the device does
+    not answer: a job that ends so writes no evidence, the mark stays, and the next run tries again.
     """
     path = lock_file(gpu)
     with open(path, "a+") as file:
@@ -63,11 +98,12 @@ def hold(gpu: Gpu | None) -> Iterator[Held]:
         file.seek(0)
         mark = file.read().strip()
         _write(file, f"in use by process {os.getpid()}")
-        held = Held(gpu, _sick(gpu, mark) if mark and gpu else "")
+        held = Held(gpu, mark)
         try:
+            held.settle()
             yield held
         finally:
-            _write(file, "a process on the device was killed or crashed" if held.doubt else "")
+            _write(file, held.doubt if gpu else "")
 
 
 def _write(file: TextIO, text: str) -> None:
@@ -78,9 +114,9 @@ def _write(file: TextIO, text: str) -> None:
 
 
 def _sick(gpu: Gpu, mark: str) -> str:
-    """Why the device cannot be used after its last holder left this mark; empty when it answers."""
+    """Why the device cannot be used since what the mark says happened; empty when it answers."""
     outcome = isolate.run([sys.executable, "-c", PROBE], PROBE_TIMEOUT_S, env=visible(gpu))
     if outcome.status is Status.OK:
         return ""
-    return (f"nothing was run: after the last holder ({mark}) {gpu.name} did not answer a small kernel ({outcome.reason}); "
+    return (f"{gpu.name} did not answer a small kernel ({outcome.reason}) after what was there last ({mark}); no evidence was written; "
             "see nvidia-smi, and run again when the GPU is free or the driver is restarted")

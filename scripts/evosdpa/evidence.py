@@ -81,7 +81,7 @@ class Head(Model):
     tools: dict[str, str] = {}
     """Versions of the tools that took part."""
     git: dict[str, Any] = {}
-    """Commit of the pipeline and whether the tree had changes."""
+    """Commit of the pipeline and whether the tree had changes (`dirty`; None: $EVOSDPA_COMMIT told the commit, nobody looked)."""
 
 
 class Build(Head):
@@ -239,7 +239,7 @@ class Selftest(Head):
     results: list[dict[str, Any]] = []
     """One entry a planted kernel: name, seed of its inputs, title, idea, expected (checks that must say no), where, status (ok: rejected by these; failed:
     missed), said (check -> cases or findings), reason (the gate's own words), missed (what the gate got wrong), cases, ratio (worst
-    error over the allowance), seconds."""
+    error over the allowance), seconds; where a sanitizer's tool could not be run, not_run (check -> why)."""
 
 
 class Profile(Head):

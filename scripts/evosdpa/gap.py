@@ -37,7 +37,7 @@ COLUMNS = {
     "ci_high_us": "upper end of it",
     "tflops": "useful operations (4 x head_dim per query-key pair) over time, in 1e12 per second",
     "vs_goal": "time over the goal's time; only on the goal's problem",
-    "vs_best_rival": "time over the best rival's, through the anchor timed in both runs; not in mode eager, where a rival also allocates its output",
+    "vs_best_rival": "time over the best rival's, through the anchor timed in both runs, empty without it; not in mode eager, where a rival also allocates its output",
     "vs_best_rival_low": "lower end of its 95 % interval",
     "vs_best_rival_high": "upper end of it",
     "best_rival": "the fastest rival that is ok, same device, problem and mode",
@@ -256,13 +256,11 @@ class Gap:
             kind = "floor" if timing.name in variants.floors() else "rival"
             row = self._row(kind, device, piece, timing)
             if kind == "rival" and timing.time_us:
-                best = self._best_rival(rivals, timing.problem, timing.mode)
                 company = self._company(piece.record, timing.name)
-                if best is not None:
-                    row["best_rival"] = best.name
-                    ratio = self._ratio(timing, company, best, self._company(piece.record, best.name))
-                    self._compare(row, ratio, best.name == timing.name)
                 self._floor(row, timing, company)
+                best = self._best_rival(rivals, timing.problem, timing.mode)
+                if best is not None and row["status"] == Status.OK:
+                    self._compare(row, timing, company, best, self._company(piece.record, best.name))
             rows.append(row)
         return rows
 
@@ -272,8 +270,8 @@ class Gap:
         return rivals.timings if name == ANCHOR else [one for one in rivals.anchors if one.beside == name]
 
     @staticmethod
-    def _ratio(above: Timing, above_company: list[Timing], below: Timing, below_company: list[Timing]) -> stats.Estimate:
-        """The ratio of two times from different processes, through the anchor that was timed in both; formed directly where there is none."""
+    def _ratio(above: Timing, above_company: list[Timing], below: Timing, below_company: list[Timing]) -> stats.Estimate | None:
+        """The ratio of two times from different processes, through the anchor that was timed in both; None where one lacks a good anchor."""
         def beside(timing: Timing, company: list[Timing]) -> Timing | None:
             return next((one for one in company if one.name == ANCHOR and one.status is Status.OK
                          and (one.problem, one.mode) == (timing.problem, timing.mode)
@@ -287,7 +285,7 @@ class Gap:
         if here and there:
             return stats.quotient(stats.ratio_within(above.process_medians_us, here.process_medians_us),
                                   stats.ratio_within(below.process_medians_us, there.process_medians_us))
-        return stats.quotient(stats.of_medians(above.process_medians_us), stats.of_medians(below.process_medians_us))
+        return None
 
     def _variant_rows(self, name: str, device: str, rivals: Chain | None) -> list[dict[str, Any]]:
         chain = self.chains.get((device, name))
@@ -305,8 +303,8 @@ class Gap:
             if timing.status is Status.OK and status is not Status.OK:
                 row["status"], row["reason"] = status.value, reason  # a time without a right answer is not a time
             if timing.time_us and row["status"] == Status.OK:
-                self._against_rivals(row, timing, piece.record, rivals)
                 self._floor(row, timing, [timing, *piece.record.anchors])
+                self._against_rivals(row, timing, piece.record, rivals)
             rows.append(row)
         return rows
 
@@ -320,19 +318,26 @@ class Gap:
         return min(found, key=lambda timing: timing.time_us, default=None)
 
     def _against_rivals(self, row: dict[str, Any], timing: Timing, bench: Bench, rivals: Chain | None) -> None:
-        """Ratio to the best rival: (variant / anchor) of this run times (anchor / rival) of the rivals' run."""
+        """Ratio to the best rival: (variant / anchor) of this run times (anchor / rival) of the rivals' run. None for a time that is no time."""
         best = self._best_rival(rivals, timing.problem, timing.mode)
-        if best is None or row["stale"] or timing.mode == "eager":
+        if best is None or row["stale"] or row["status"] != Status.OK or timing.mode == "eager":
             return  # eager: a variant writes into a given output, a rival allocates its own; the times stand, a verdict would not
-        row["best_rival"] = best.name
-        self._compare(row, self._ratio(timing, bench.anchors, best, self._company(rivals.get("bench"), best.name)), False)
+        self._compare(row, timing, bench.anchors, best, self._company(rivals.get("bench"), best.name))
 
-    def _compare(self, row: dict[str, Any], ratio: stats.Estimate, is_itself: bool) -> None:
+    def _compare(self, row: dict[str, Any], timing: Timing, company: list[Timing], best: Timing, best_company: list[Timing]) -> None:
+        """Name the best rival; give ratio and verdict where they can be formed."""
+        row["best_rival"] = best.name
+        if best is timing:
+            row["vs_best_rival"], row["verdict"] = 1.0, "same"
+            return
+        ratio = self._ratio(timing, company, best, best_company)
+        if ratio is None:
+            return
         row["vs_best_rival"] = ratio.value
         interval = ratio.interval()
-        if interval and not is_itself:
+        if interval:
             row["vs_best_rival_low"], row["vs_best_rival_high"] = interval
-        row["verdict"] = "same" if is_itself else stats.verdict(ratio)
+        row["verdict"] = stats.verdict(ratio)
 
     def _floor(self, row: dict[str, Any], timing: Timing, timings: list[Timing]) -> None:
         """Time over the slowest floor of the same processes; faster than a floor is suspect."""
@@ -454,6 +459,7 @@ class Gap:
             rows=rows, variants=self.variant_facts(), correctness=self.correctness(), provenance=self.provenance(), errors=sorted(set(self.errors)),
             selftests=self.selftests(), repeatability=self.repeatability(), planted=len(variants.planted(False)),
             required=sorted(name for name, entry in self.config.variants.items() if entry.required),
+            repeatability_wanted=list(self.config.repeatability.variants),
             protocol=dict(bench=self.config.bench.model_dump(), verify=self.config.verify.model_dump()))
 
     def _device_entries(self) -> list[dict[str, Any]]:

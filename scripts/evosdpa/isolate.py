@@ -37,6 +37,8 @@ class Outcome:
     """The output, up to OUTPUT_LIMIT bytes of head and of tail."""
     reports: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    code: int | None = None
+    """Exit status, negative for a signal; None when it could not be started."""
 
 
 def python_worker(worker: str) -> list[str]:
@@ -117,8 +119,8 @@ def run(
         process.stdout.close()
     seconds = time.monotonic() - started
     output = bytes(chunks[next(iter(chunks))]).decode(errors="replace")
-    outcome = Outcome(Status.OK, "", clip(output), output, reports, seconds)
     code = process.returncode
+    outcome = Outcome(Status.OK, "", clip(output), output, reports, seconds, code)
     broken = next((one["reason"] for one in reports if one.get("event") == "broken"), None)
     if timed_out:
         outcome.status, outcome.reason = Status.TIMEOUT, f"did not end within {timeout_s:g} s"

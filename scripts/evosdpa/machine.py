@@ -188,11 +188,12 @@ def describe(gpu: Gpu | None) -> dict[str, Any]:
 def git_state() -> dict[str, Any]:
     """Commit of the working tree and whether tracked files have changes; empty outside git.
 
-    For a copy on a machine without git or without the history, $EVOSDPA_COMMIT says which commit was copied there.
+    For a copy on a machine without git or without the history, $EVOSDPA_COMMIT says which commit was copied there; whether it was
+    changed since nobody looked, so `dirty` is None.
     """
     told = os.environ.get("EVOSDPA_COMMIT", "").strip()
     if re.fullmatch(r"[0-9a-f]{40}", told):
-        return {"commit": told, "dirty": False, "told_by": "EVOSDPA_COMMIT"}
+        return {"commit": told, "dirty": None, "told_by": "EVOSDPA_COMMIT"}
     commit = _output(["git", "rev-parse", "HEAD"])
     if not commit:
         return {}

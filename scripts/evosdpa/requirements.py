@@ -8,10 +8,12 @@ from evosdpa.evidence import Head, Repeatability, Selftest, Status
 
 
 def complaints(document: dict[str, Any]) -> list[str]:
-    """One line for every required variant that is not ok and current on its device, for every device on which one was judged by a
-    gate that has not proved itself there, and for every unreadable evidence file.
+    """One line for every required variant that is not ok and current on its device or lacks an `ok` time there on the goal's problem in
+    one of the goal's modes, for every device on which one was judged by a gate that has not proved itself there, and for every
+    unreadable evidence file.
 
-    A CUDA variant counts on the leading device: this machine's GPU, or the recorded one on a machine without.
+    A CUDA variant counts on the leading device: this machine's GPU, or the recorded one on a machine without. On a CPU the goal is
+    the first of bench.cpu_problems, in the only mode that there is, warm.
     """
     lines = [f"evidence left out: {error}" for error in document["errors"]]
     devices = []
@@ -28,7 +30,26 @@ def complaints(document: dict[str, Any]) -> list[str]:
             lines.append(f"{where}: {fact['status']}: {fact['reason']}")
         elif fact["stale"]:
             lines.append(f"{where}: the evidence is stale; changed since: {', '.join(fact['changed'])}")
+        else:
+            lines += _goal(document, fact, where)
     return lines + [line for device in devices for line in _gate(document, device)]
+
+
+def _goal(document: dict[str, Any], fact: dict[str, Any], where: str) -> list[str]:
+    """The goal's modes in which a variant that is ok has no time, or none that counts."""
+    if fact["on_cpu"]:
+        problem, modes = document["protocol"]["bench"]["cpu_problems"][0], ["warm"]
+    else:
+        problem, modes = document["goal"]["problem"], document["goal"]["modes"]
+    lines = []
+    for mode in modes:
+        row = next((one for one in document["rows"] if one["kind"] == "variant" and (one["name"], one["device"], one["problem"], one["mode"])
+                    == (fact["name"], fact["device"], problem, mode)), None)
+        if row is None:
+            lines.append(f"{where}: {problem} {mode}: no time")
+        elif row["status"] != "ok":
+            lines.append(f"{where}: {problem} {mode}: {row['status']}: {row['reason']}")
+    return lines
 
 
 def _gate(document: dict[str, Any], device: str) -> list[str]:
@@ -42,10 +63,23 @@ def _gate(document: dict[str, Any], device: str) -> list[str]:
         lines.append(f"selftest on {device}: {found['reason']}")
     elif found["stale"]:
         lines.append(f"selftest on {device}: the evidence is stale; changed since: {', '.join(found['changed'])}")
-    for one in document["repeatability"]:
-        if one["device"] == device and one["status"] != "ok":
-            lines.append(f"{one['variant']} against itself on {device}: {one['status']}: {one['reason']}")
+    repeated = {one["variant"]: one for one in document["repeatability"] if one["device"] == device}
+    wanted = _repeated_on(document, device)
+    for name in sorted({*repeated, *wanted}):
+        one, where = repeated.get(name), f"{name} against itself on {device}"
+        if one is None:
+            lines.append(f"{where}: not measured; run `snakemake --cores 1 selftest`")
+        elif one["status"] != "ok":
+            lines.append(f"{where}: {one['status']}: {one['reason']}")
+        elif one.get("stale") and name in wanted:  # what is no longer asked for may age
+            lines.append(f"{where}: the evidence is stale; changed since: {', '.join(one['changed'])}")
     return lines
+
+
+def _repeated_on(document: dict[str, Any], device: str) -> list[str]:
+    """Variants of repeatability.variants whose kind of device this is; those that `only` leaves out do not count."""
+    on_cpu = {one["name"]: one["on_cpu"] for one in document["variants"]}
+    return [name for name in document["repeatability_wanted"] if name in on_cpu and on_cpu[name] == (device == "cpu")]
 
 
 def told(record: Head) -> list[str]:

@@ -86,7 +86,7 @@ def run_tool(program: str, tool: str, held: Held, variant: Variant, config: Conf
     launched = sum(report.get("event") == "launched" for report in outcome.reports)
     result = dict(tool=tool, errors=errors, findings=lines if errors else [], seconds=round(outcome.seconds, 1), launches=launched)
     if errors:
-        where = _line_of(program, tool, held, variant, config)
+        where = _line_of(program, tool, held, variant, config, build)
         reason = f"{errors} found: {lines[0] if lines else 'see the log'}{f' at {where}' if where else ''}"
         return {**result, "status": Status.FAILED.value, "reason": reason, "where": where}
     if outcome.status is not Status.OK:
@@ -102,14 +102,14 @@ def _under(program: str, tool: str, held: Held, config: Config, library: Path, s
                *(["--padding", "4096"] if tool == "memcheck" else []), *isolate.python_worker("sanitize")]
     # Without PyTorch's caching each tensor is an allocation of its own, so that the tools see where it ends.
     environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    return held.run(command, config.sanitize.timeout_s, {"library": str(library.resolve()), "sha256": sha256}, env=environment)
+    return held.run(command, config.sanitize.timeout_s, {"library": str(library.resolve()), "sha256": sha256}, env=environment, finding=ERROR_EXIT)
 
 
-def _line_of(program: str, tool: str, held: Held, variant: Variant, config: Config) -> str:
-    """Where in the sources the tool finds something; empty when that build or run does not tell."""
+def _line_of(program: str, tool: str, held: Held, variant: Variant, config: Config, build: Build) -> str:
+    """Where in the sources the tool finds something, in a build for the same architecture; empty when that build or run does not tell."""
     with tempfile.TemporaryDirectory(prefix="evosdpa-") as scratch:
         folder = Path(scratch)
-        built = building.compile_variant(variant, config, held.gpu.arch, folder, extra_flags=("-lineinfo",))
+        built = building.compile_variant(variant, config, build.arch or held.gpu.arch, folder, extra_flags=("-lineinfo",))
         if built.status is not Status.OK:
             return ""
         outcome = _under(program, tool, held, config, folder / "kernel.so", built.library_sha256)

@@ -139,10 +139,13 @@ def _time(result: dict[str, Any], variant: Variant, held: Held, config: Config, 
 
 
 def _sanitize(result: dict[str, Any], variant: Variant, held: Held, config: Config, built: Build, folder: Path, expected: list[Check]) -> None:
-    """Run the tools that must find something in a planted kernel; over the honest one all of them."""
+    """Run the tools that must find something in a planted kernel; over the honest one all of them. One that cannot be run leaves its
+    reason in `not_run`."""
     program = machine.tool("compute-sanitizer")
     for check in SANITIZERS if not expected else [check for check in expected if check in SANITIZERS]:
         if program is None or check not in config.sanitize.tools:
+            why = "compute-sanitizer was not found; it comes with the CUDA toolkit" if program is None else f"{check} is not among sanitize.tools"
+            result.setdefault("not_run", {})[check] = why
             continue
         found = sanitizing.run_tool(program, check, held, variant, config, folder / "kernel.so", built)
         if found["status"] != Status.OK:
@@ -159,9 +162,16 @@ def _missed(verify: Verify, result: dict[str, Any], expected: list[Check], where
             return f"the honest kernel passes without room: its worst error is {verify.worst_ratio} of the allowance, more than {HONEST_ROOM:g}"
         return ""
     silent = [check for check in expected if check not in result["said"]]
+    not_run = {check: why for check, why in result.get("not_run", {}).items() if check in silent}
+    silent = [check for check in silent if check not in not_run]
+    wrong = []
     if silent:
         others = ", ".join(result["said"]) or "no check says no"
-        return f"{' and '.join(silent)} {'does' if len(silent) == 1 else 'do'} not say no ({others}{': ' + result['reason'] if result['reason'] else ''})"
+        wrong.append(f"{' and '.join(silent)} {'does' if len(silent) == 1 else 'do'} not say no ({others}{': ' + result['reason'] if result['reason'] else ''})")
+    if not_run:
+        wrong.append("; ".join(f"{check} was not run: {why}" for check, why in not_run.items()) + "; that proves nothing")
+    if wrong:
+        return "; ".join(wrong)
     strongest = next(iter(verify.checks), None)
     if strongest is not None and strongest not in expected:
         return f"rejected by {strongest} first: {verify.reason}"

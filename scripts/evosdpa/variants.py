@@ -21,7 +21,7 @@ FILL_SHARED = HARNESS / "fill_shared.cu"
 """What verify runs before each launch on a GPU, so that shared memory holds a known pattern; no variant."""
 SUFFIXES = (".cu", ".cpp")
 
-STEM = r"(?!(?:rivals|all|record|check|compile|inspect|verify|sanitize|bench|profile|gap|report|selftest|planted|repeatability)\b)[A-Za-z][A-Za-z0-9_]*"
+STEM = r"(?!(?:rival|rivals|all|record|check|compile|inspect|verify|sanitize|bench|profile|gap|report|selftest|planted|repeatability)\b)[A-Za-z][A-Za-z0-9_]*"
 """A variant's stem: a C identifier, so that it is also a safe path and target; names of rules are taken."""
 LEVERS = r"[A-Z][A-Z0-9_]*=[A-Za-z0-9_]+"
 NAME = rf"{STEM}(?:@{LEVERS}(?:,{LEVERS})*)?"

@@ -267,14 +267,23 @@ def provenance(document: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
     lines = []
     for one in document["provenance"][: 2 * MOST_LINES]:
         git = one.get("git") or {}
-        commit = str(git.get("commit") or "")[:12]
         lines.append(dict(
             path=str(one.get("path") or ""), variant=str(one.get("variant") or ""), kind=str(one.get("kind") or ""), device=str(one.get("device") or ""),
             origin=str(one.get("origin") or ""), mark=words.mark(one.get("status"), one.get("stale")), changed=", ".join(map(str, one.get("changed") or [])),
-            ended=words.moment(one.get("ended")), key=str(one.get("key") or "")[:16], commit=commit + ("+" if commit and git.get("dirty") else ""),
+            ended=words.moment(one.get("ended")), key=str(one.get("key") or "")[:16], commit=_commit(git),
             tools=", ".join(f"{name} {version}" if not str(version).startswith(name) else str(version)
                             for name, version in sorted((one.get("tools") or {}).items()) if name != "library")))
     return lines, max(0, len(document["provenance"]) - len(lines))
+
+
+def _commit(git: dict[str, Any]) -> str:
+    """The commit, with what is known of changes to it."""
+    commit = str(git.get("commit") or "")[:12]
+    if not commit:
+        return ""
+    if git.get("told_by"):
+        return f"{commit}, as told by {git['told_by']}"
+    return f"{commit}+" if git.get("dirty") else commit
 
 
 def devices(document: dict[str, Any]) -> list[dict[str, Any]]:

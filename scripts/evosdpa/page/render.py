@@ -21,7 +21,7 @@ SNIPPET = "window.vegaEmbed=vegaEmbed;"
 
 EMPTY: dict[str, Any] = dict(
     goal={}, this_device=None, leading_device="", devices=[], problems=[], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
-    protocol={}, selftests=[], repeatability=[], planted=0)
+    protocol={}, selftests=[], repeatability=[], repeatability_wanted=[], planted=0)
 """What a gap document without some part stands for."""
 
 
