@@ -139,8 +139,8 @@ def _time(result: dict[str, Any], variant: Variant, held: Held, config: Config, 
 
 
 def _sanitize(result: dict[str, Any], variant: Variant, held: Held, config: Config, built: Build, folder: Path, expected: list[Check]) -> None:
-    """Run the tools that must find something in a planted kernel; over the honest one all of them. One that cannot be run leaves its
-    reason in `not_run`."""
+    """Run the tools that must find something in a planted kernel; over the honest one all of them. One that cannot be run, or that
+    breaks over a flaw, has found nothing: its reason is left in `not_run`."""
     program = machine.tool("compute-sanitizer")
     for check in SANITIZERS if not expected else [check for check in expected if check in SANITIZERS]:
         if program is None or check not in config.sanitize.tools:
@@ -148,7 +148,9 @@ def _sanitize(result: dict[str, Any], variant: Variant, held: Held, config: Conf
             result.setdefault("not_run", {})[check] = why
             continue
         found = sanitizing.run_tool(program, check, held, variant, config, folder / "kernel.so", built)
-        if found["status"] != Status.OK:
+        if expected and found["status"] not in (Status.OK, Status.FAILED):
+            result.setdefault("not_run", {})[check] = found["reason"]
+        elif found["status"] != Status.OK:
             result["said"][check] = found["errors"]
             result["reason"] = "; ".join(filter(None, [result["reason"], f"{check}: {found['reason']}"]))
 
