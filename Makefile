@@ -5,7 +5,7 @@
 .PHONY: all test readme
 
 all: .venv/ready
-	.venv/bin/snakemake --cores 1 all
+	.venv/bin/snakemake --cores all all
 
 test: .venv/ready
 	.venv/bin/python -m pytest
