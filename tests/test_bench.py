@@ -209,6 +209,11 @@ def test_a_rival_is_timed_in_processes_of_its_own_with_the_anchor(monkeypatch, t
     rows = benchmarking.read_samples(tmp_path / evidence.SAMPLES)
     assert {(row[0], row[1]) for row in rows} >= {("0", "sdpa-default"), ("600", "triton-fa2"), ("600", "sdpa-default")}
 
+    other = evidence.read(paths[2], Bench)
+    evidence.write(paths[2], other.model_copy(update={"key_parts": {**other.key_parts, "harness": "older"}}))
+    with pytest.raises(evidence.EvidenceError, match="xformers/bench.json: differs from .*sdpa-default/bench.json in harness; delete it"):
+        benchmarking.join_rivals("nvidia-h200", paths, tmp_path / evidence.SAMPLES)
+
     paths[1].with_name(evidence.SAMPLES).write_bytes(b"")
     with pytest.raises(evidence.EvidenceError, match="is not the file that bench.json describes"):
         benchmarking.join_rivals("nvidia-h200", paths, tmp_path / evidence.SAMPLES)

@@ -111,9 +111,11 @@ def join_rivals(device: str, paths: list[Path], samples: Path) -> Bench:
     """All rivals' runs as one piece of evidence; `paths` are their bench.json files, each with its samples beside it. A rival that is
     not available is a timing without a time; one whose run broke makes the whole `error` or `timeout`. Raises EvidenceError."""
     runs = [evidence.read(path, Bench) for path in paths]
+    first = runs[0]
     for path, run in zip(paths, runs):
         evidence.check_samples(path, run)
-    first = runs[0]
+        if changed := keys.changed(run.key_parts, first.key_parts):
+            raise evidence.EvidenceError(f"{path}: differs from {paths[0]} in {', '.join(changed)}; delete it to have it made again")
     record = Bench(variant="rivals", device=device, started=min(run.started for run in runs), key_parts=first.key_parts, key=first.key,
                    git=first.git, samples_file=samples.name, device_info=first.device_info, process_kind=first.process_kind)
     for run in runs:
