@@ -25,23 +25,25 @@ class Inputs:
     device: str
     sets: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
-    def _values(self, number: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        problem, dtype = self.problem, TORCH_DTYPES[self.problem.dtype]
-        q_shape = (problem.batch, problem.heads_q, problem.seq_q, problem.head_dim)
-        kv_shape = (problem.batch, problem.heads_kv, problem.seq_kv, problem.head_dim)
+    def _fill(self, number: int, seed: int) -> None:
+        """Give set `number` the values of a seed, in place."""
         generator = torch.Generator(self.device).manual_seed(seed + number)
-        return tuple(torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32).to(dtype)
-                     for shape in (q_shape, kv_shape, kv_shape))
+        for tensor in self.sets[number]:
+            tensor.normal_(generator=generator)
 
     def grow(self, count: int, seed: int) -> None:
         """Have at least `count` sets."""
-        self.sets += [self._values(number, seed) for number in range(len(self.sets), count)]
+        problem, dtype = self.problem, TORCH_DTYPES[self.problem.dtype]
+        q_shape = (problem.batch, problem.heads_q, problem.seq_q, problem.head_dim)
+        kv_shape = (problem.batch, problem.heads_kv, problem.seq_kv, problem.head_dim)
+        for number in range(len(self.sets), count):
+            self.sets.append(tuple(torch.empty(shape, dtype=dtype, device=self.device) for shape in (q_shape, kv_shape, kv_shape)))
+            self._fill(number, seed)
 
     def renew(self, seed: int) -> None:
         """Give every set the values of another seed, in place: the same pointers hold other inputs."""
-        for number, tensors in enumerate(self.sets):
-            for tensor, values in zip(tensors, self._values(number, seed)):
-                tensor.copy_(values)
+        for number in range(len(self.sets)):
+            self._fill(number, seed)
 
 
 class Subject:
