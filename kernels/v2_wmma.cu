@@ -21,9 +21,9 @@ levers: {BLOCK_Q: [32, 64, 128], BLOCK_KV: [32, 64], STAGES: [2, 3]}
 // loads wmma's fp16 fragments with ldmatrix but its bf16 fragments with generic 4-byte loads: bf16 should be the slower one.
 
 #include <mma.h>
-#include <stdio.h>
 
 #include "sdpa_async.cuh"
+#include "sdpa_checks.h"
 #include "sdpa_dtype.cuh"
 
 #ifndef BLOCK_Q
@@ -237,50 +237,11 @@ static int shared_bytes(const sdpa_problem &p) {
   return with_instance(p, [](auto i) { return (int)sizeof(Shared<typename decltype(i)::T, decltype(i)::DIM>); });
 }
 
-// cp.async and the stores of O move 16 bytes, so every row must start on such a boundary. A stride that is never taken a
-// step along may be anything; a pointer that is NULL is not known yet.
-static bool rows_aligned(const void *pointer, const int64_t stride[3], int batch, int heads, int seq) {
-  return (uintptr_t)pointer % 16 == 0 && (batch == 1 || stride[0] % 8 == 0) && (heads == 1 || stride[1] % 8 == 0) &&
-         (seq == 1 || stride[2] % 8 == 0);
-}
-
-static const char *alignment_reason(const sdpa_problem &p) {
-  if (!rows_aligned(p.q, p.q_stride, p.batch, p.heads_q, p.seq_q))
-    return "q: pointer must be 16-byte aligned and strides multiples of 8 elements (cp.async copies 16 bytes)";
-  if (!rows_aligned(p.k, p.k_stride, p.batch, p.heads_kv, p.seq_kv))
-    return "k: pointer must be 16-byte aligned and strides multiples of 8 elements (cp.async copies 16 bytes)";
-  if (!rows_aligned(p.v, p.v_stride, p.batch, p.heads_kv, p.seq_kv))
-    return "v: pointer must be 16-byte aligned and strides multiples of 8 elements (cp.async copies 16 bytes)";
-  if (!rows_aligned(p.o, p.o_stride, p.batch, p.heads_q, p.seq_q))
-    return "o: pointer must be 16-byte aligned and strides multiples of 8 elements (rows are written 16 bytes at a time)";
-  return nullptr;
-}
-
-// How much shared memory a CTA may have is the device's to say. The text depends on nothing but head_dim and the device,
-// so each head_dim has a buffer of its own, and writing it again writes the same.
-static const char *shared_memory_reason(const sdpa_problem &p) {
-  static char text[2][160];
-  int device = 0, available = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  if (error != cudaSuccess) {
-    cudaGetLastError(); // answered here: the next launch must not report it again
-    return "no usable CUDA device: the shared memory that a CTA may have is unknown";
-  }
-  const int needed = shared_bytes(p);
-  if (needed <= available) return nullptr;
-  char *reason = text[p.head_dim == 64 ? 0 : 1];
-  snprintf(reason, sizeof text[0],
-           "a CTA needs %d bytes of shared memory for head_dim %d, the device allows %d: reduce BLOCK_Q, BLOCK_KV or STAGES",
-           needed, p.head_dim, available);
-  return reason;
-}
-
 const char *sdpa_supports(const sdpa_problem *p) {
   if (const char *reason = sizes_reason(*p)) return reason;
   if (const char *reason = instance_reason(*p)) return reason;
   if (const char *reason = alignment_reason(*p)) return reason;
-  return shared_memory_reason(*p);
+  return shared_memory_reason(*p, shared_bytes(*p), "BLOCK_Q, BLOCK_KV or STAGES");
 }
 
 size_t sdpa_workspace_bytes(const sdpa_problem *) { return 0; }

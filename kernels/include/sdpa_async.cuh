@@ -22,4 +22,20 @@ template <int N> __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" : : "n"(N) : "memory");
 }
 
+// The same for a number that is a constant only once a loop is unrolled: all cases but one disappear. A number that is not
+// listed waits for everything, which is never too little.
+__device__ __forceinline__ void cp_async_wait_at_most(int groups) {
+  switch (groups) {
+  case 1: return cp_async_wait<1>();
+  case 2: return cp_async_wait<2>();
+  case 3: return cp_async_wait<3>();
+  case 4: return cp_async_wait<4>();
+  case 5: return cp_async_wait<5>();
+  case 6: return cp_async_wait<6>();
+  case 7: return cp_async_wait<7>();
+  case 8: return cp_async_wait<8>();
+  default: return cp_async_wait<0>();
+  }
+}
+
 #endif
