@@ -20,6 +20,8 @@ from evosdpa.variants import Variant
 RESULTS = Path("results")
 NO_DEVICE = ("build", "logs", "recorded")
 """Folders under results/ that are not devices."""
+ORIGINS = {"measured": RESULTS, "recorded": RESULTS / "recorded"}
+"""Where evidence lies, by where it came from."""
 
 COLUMNS = {
     "kind": "variant, rival or floor",
@@ -90,10 +92,10 @@ class Chain:
 
 
 class Gap:
-    """All evidence, judged against today's sources and configuration."""
+    """All evidence, judged against today's sources and configuration. Of `recorded` evidence alone every machine makes the same."""
 
-    def __init__(self, config: Config, names: list[str], device: str | None, arch: str) -> None:
-        self.config, self.names, self.device, self.arch = config, names, device, arch
+    def __init__(self, config: Config, names: list[str], device: str | None, arch: str, origins: tuple[str, ...] = tuple(ORIGINS)) -> None:
+        self.config, self.names, self.device, self.arch, self.origins = config, names, device, arch, origins
         self.errors: list[str] = []
         self.builds: dict[str, Build] = {}
         self.statics: dict[str, Static] = {}
@@ -117,15 +119,15 @@ class Gap:
         return record
 
     def _load(self) -> None:
-        for name in self.names:
+        for name in self.names if "measured" in self.origins else ():
             variant = variants.resolve(name)
             folder = RESULTS / "build" / ("host" if variant.on_cpu else self.arch) / name
             for kind, model, target in (("build", Build, self.builds), ("static", Static, self.statics)):
                 path = folder / f"{kind}.json"
                 if path.is_file() and (record := self._read(path, model)):
                     target[name] = record
-        for origin, root in (("measured", RESULTS), ("recorded", RESULTS / "recorded")):
-            for path in sorted(root.glob("*/*/*.json")):
+        for origin in self.origins:
+            for path in sorted(ORIGINS[origin].glob("*/*/*.json")):
                 device, name, kind = path.parts[-3], path.parts[-2], path.stem
                 if (origin == "measured" and device in NO_DEVICE) or kind not in evidence.KINDS:
                     continue

@@ -1,13 +1,14 @@
-"""README.md's generated tables: configuration, columns, recorded times, speed of the tool. A test holds them in step."""
+"""README.md's generated tables: configuration, columns, recorded times, the gate, speed of the tool. A test holds them in step."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
-from evosdpa import benchmarking, build as building, config as configuration, evidence, gap, keys, selftest, variants, verification
-from evosdpa.evidence import Bench, Build, Repeatability, Selftest, Status, Timing, ToolSpeed, Verify
+from evosdpa import benchmarking, config as configuration, evidence, gap, keys, ladder, selftest, table_cells as cells, variants
+from evosdpa.evidence import Bench, Repeatability, Selftest, Status, Timing, ToolSpeed
 from evosdpa.rival_names import ANCHOR
 
 RECORDED = Path("results/recorded")
@@ -20,77 +21,47 @@ def filled(text: str) -> str:
     return _BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]]()}{match[3]}", text)
 
 
-def _time(timings: list[Timing], name: str, problem: str, mode: str) -> Timing | None:
-    return next((one for one in timings if (one.name, one.problem, one.mode) == (name, problem, mode)), None)
-
-
-def _cell(timing: Timing | None) -> str:
-    """A time with no more digits than its interval justifies, or why there is none."""
-    if timing is None:
-        return ""
-    if timing.time_us is None:
-        return timing.status.value
-    half = (timing.ci_high_us - timing.ci_low_us) / 2 if timing.ci_low_us is not None else timing.time_us * 0.01
-    digits = 0 if half >= 1 else 1 if half >= 0.1 else 2
-    return f"{timing.time_us:,.{digits}f}" + ("" if timing.status is Status.OK else f" ({timing.status.value})")
-
-
-def _changed(config: configuration.Config, bench: Bench, verify: Verify, build: Build) -> list[str]:
-    """What makes a variant's recorded evidence stale today; another machine's compiler does not."""
-    today = Build(variant=bench.variant, key_parts=building.build_parts(variants.resolve(bench.variant), config, build.arch))
-    changed = keys.changed(bench.key_parts, benchmarking.bench_parts(today, config, False), gap.RECORDED_ELSEWHERE)
-    return changed + keys.changed(verify.key_parts, verification.verify_parts(today, config), gap.RECORDED_ELSEWHERE)
+def _cell(timings: list[Timing], name: str, problem: str, mode: str) -> str:
+    """A rival's or floor's time, or why there is none; empty where it was not asked for."""
+    timing = next((one for one in timings if (one.name, one.problem, one.mode) == (name, problem, mode)), None)
+    return cells.time(timing.status, timing.time_us, timing.ci_low_us, timing.ci_high_us) if timing else ""
 
 
 def results() -> str:
-    """Recorded times on the configured device: variants, rivals and floors on the goal problem, and warm times of the others."""
+    """Recorded times on the configured device: rivals and floors on the goal problem, where the ladder has the variants; everything on
+    the other problems."""
     config = configuration.load("config.yaml")
-    device = config.show_device
-    folder = RECORDED / device
-    if not (folder / "rivals" / "bench.json").is_file():
-        return f"Nothing is recorded on {device} yet.\n"
-    rivals = evidence.read(folder / "rivals" / "bench.json", Bench)
-    rows: list[tuple[str, str, list[Timing]]] = []
-    dates = [rivals.ended]
-    stale = [("the rivals", part) for part in keys.changed(rivals.key_parts, benchmarking.bench_parts(None, config, False))]
-    for path in sorted(folder.glob("*/bench.json")):
-        if path.parent.name != "rivals":
-            bench = evidence.read(path, Bench)
-            build = evidence.read(path.with_name("build.json"), Build)
-            verify = evidence.read(path.with_name("verify.json"), Verify)
-            right = f"{verify.counts.get('ok', 0)}/{verify.counts.get('ok', 0) + verify.counts.get('failed', 0)}"
-            rows.append((f"**{bench.variant}** {build.title}", right, bench.timings))
-            dates.append(bench.ended)
-            stale += [(f"{bench.variant}", part) for part in _changed(config, bench, verify, build)]
+    path = RECORDED / config.show_device / "rivals" / "bench.json"
+    if not path.is_file():
+        return f"Nothing is recorded on {config.show_device} yet.\n"
+    rivals, goal = evidence.read(path, Bench), config.goal.problem
     floors = variants.floors()
-    names = sorted({timing.name for timing in rivals.timings})
 
     def goal_time(name: str) -> float:
-        timing = _time(rivals.timings, name, config.goal.problem, "warm")
-        return timing.time_us if timing and timing.time_us else float("inf")
+        return next((one.time_us for one in rivals.timings if (one.name, one.problem, one.mode) == (name, goal, "warm") and one.time_us), math.inf)
 
-    for name in sorted(names, key=lambda name: (name in floors, goal_time(name))):
-        if goal_time(name) < float("inf"):
-            rows.append((f"{name}{' (floor)' if name in floors else ''}", "", rivals.timings))
-    modes = config.bench.gpu_modes
-    others = [name for name in config.problems if name != config.goal.problem]
-    days = " and ".join(sorted({date[:10] for date in dates}))
+    timed = [name for name in sorted({timing.name for timing in rivals.timings}, key=lambda name: (name in floors, goal_time(name), name))
+             if goal_time(name) < math.inf]
+    labels = {name: f"{name}{' (floor)' if name in floors else ''}" for name in timed}
+    modes = [mode for mode in config.bench.gpu_modes if mode != "eager"]
     lines = [f"Recorded on one {rivals.device_info['name']} (driver {rivals.device_info['driver']}, torch {rivals.tools['torch']}), "
-             f"{days}; microseconds for the whole problem.", "",
-             "| | correct | " + " | ".join(f"goal {mode}" for mode in modes) + " | " + " | ".join(f"{name} warm" for name in others) + " |",
-             "|---|---|" + "---:|" * (len(modes) + len(others))]
-    for label, right, timings in rows:
-        name = label.split()[0].strip("*")
-        cells = [_cell(_time(timings, name, config.goal.problem, mode)) for mode in modes]
-        cells += [_cell(_time(timings, name, problem, "warm")) for problem in others]
-        lines.append(f"| {label} | {right} | " + " | ".join(cells) + " |")
-    if stale:
-        names, parts = (", ".join(dict.fromkeys(pair[index] for pair in stale)) for index in (0, 1))
-        lines += ["", f"Of an earlier protocol: {names} (changed since: {parts}). On the page their rows are grey and have no rank until they are measured again."]
-    missing = sorted({f"{timing.name} ({timing.reason})" for timing in rivals.timings if timing.problem == config.goal.problem and timing.time_us is None})
+             f"{rivals.ended[:10]}; microseconds for the whole problem. On `{goal}`, the goal's:", "", *cells.head(["rival"], modes)]
+    lines += [cells.row([labels[name], *(_cell(rivals.timings, name, goal, mode) for mode in modes)]) for name in timed]
+
+    others = [(name, "warm") for name in config.problems if name != goal] + ([(goal, "eager")] if "eager" in config.bench.gpu_modes else [])
+    if others:
+        steps = ladder.Ladder(config)
+        lines += ["", *cells.head([""], [f"{problem} {mode}" for problem, mode in others])]
+        recorded = [name for name in steps.names if steps.chain(name).get("bench")]
+        lines += [cells.row([steps.label(name), *(steps.time(name, mode, problem) for problem, mode in others)]) for name in recorded]
+        lines += [cells.row([labels[name], *(_cell(rivals.timings, name, problem, mode) for problem, mode in others)]) for name in timed]
+    if stale := keys.changed(rivals.key_parts, benchmarking.bench_parts(None, config, False)):
+        lines += ["", f"The rivals and floors are of an earlier protocol (changed since: {', '.join(stale)}). On the page their rows are grey and have no rank "
+                      "until they are measured again."]
+    missing = sorted({f"{timing.name} ({timing.reason})" for timing in rivals.timings if timing.problem == goal and timing.time_us is None})
     if missing:
         lines += ["", "Not timed there: " + "; ".join(missing) + "."]
-    lines += ["", f"Goal: `{config.goal.problem}` under {config.goal.time_us:g} us in {' and '.join(config.goal.modes)}. The anchor is `{ANCHOR}`."]
+    lines += ["", f"The anchor is `{ANCHOR}`."]
     return "\n".join(lines) + "\n"
 
 
@@ -115,9 +86,9 @@ def gate() -> str:
         record = evidence.read(path, Repeatability)
         for one in record.counts:
             medians = [value for run in record.medians_us[one["mode"]] for copy in run for value in copy]
-            cells = [f"{record.variant} on {record.device_info.get('name') or record.device}", f"{one['kind']} processes", one["mode"],
-                     *(str(one[name]) for name in ("tries", "same", "undecided", "faster", "slower")), f"{min(medians):.2f} to {max(medians):.2f}"]
-            lines.append(f"| {' | '.join(cells)} |")
+            lines.append(cells.row([
+                f"{record.variant} on {record.device_info.get('name') or record.device}", f"{one['kind']} processes", one["mode"],
+                *(str(one[name]) for name in ("tries", "same", "undecided", "faster", "slower")), f"{min(medians):.2f} to {max(medians):.2f}"]))
     return "\n".join(lines) + "\n"
 
 
@@ -135,4 +106,5 @@ def tool_speed() -> str:
     return "\n".join(lines) + "\n"
 
 
-BLOCKS = {"configuration": configuration.table, "columns": gap.column_table, "results": results, "gate": gate, "tool_speed": tool_speed}
+BLOCKS = {"configuration": configuration.table, "columns": gap.column_table, "ladder": ladder.table, "results": results, "gate": gate,
+          "tool_speed": tool_speed}
