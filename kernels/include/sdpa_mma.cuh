@@ -98,6 +98,17 @@ template <> __device__ __forceinline__ uint32_t pack2<__nv_bfloat16>(float low, 
   return bits;
 }
 
+// The way back: x the lower half.
+template <typename T> __device__ __forceinline__ float2 unpack2(uint32_t bits);
+template <> __device__ __forceinline__ float2 unpack2<__half>(uint32_t bits) {
+  __half2 pair;
+  memcpy(&pair, &bits, sizeof bits);
+  return __half22float2(pair);
+}
+template <> __device__ __forceinline__ float2 unpack2<__nv_bfloat16>(uint32_t bits) {
+  return make_float2(__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u)); // bf16 is the upper half of an fp32
+}
+
 // 2^x in one instruction: exp2f without the scaling that saves denormal results, which no weight needs. -inf gives 0, NaN NaN.
 __device__ __forceinline__ float exp2_approx(float x) {
   float y;
@@ -120,6 +131,16 @@ __device__ __forceinline__ float quad_sum(float x) {
 // The warp's number in the CTA. The shuffle changes nothing but what the compiler knows: that all lanes have the same, so that
 // branches on it need no care for lanes that go another way.
 __device__ __forceinline__ int warp_index() { return __shfl_sync(0xffffffff, (int)threadIdx.x / 32, 0); }
+
+// Transposes a 4x4 matrix of registers that lies across a quad: lane c's register i becomes lane i's register c. With four fragments'
+// pairs of one row in, each lane leaves with the 16 bytes of one fragment, which it can store at once.
+__device__ __forceinline__ void quad_transpose(uint32_t (&x)[4]) {
+  const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
+  const uint32_t a = __shfl_xor_sync(0xffffffff, odd ? x[0] : x[1], 1), b = __shfl_xor_sync(0xffffffff, odd ? x[2] : x[3], 1);
+  x[0] = odd ? a : x[0], x[1] = odd ? x[1] : a, x[2] = odd ? b : x[2], x[3] = odd ? x[3] : b;
+  const uint32_t c = __shfl_xor_sync(0xffffffff, high ? x[0] : x[2], 2), d = __shfl_xor_sync(0xffffffff, high ? x[1] : x[3], 2);
+  x[0] = high ? c : x[0], x[1] = high ? d : x[1], x[2] = high ? x[2] : c, x[3] = high ? x[3] : d;
+}
 
 // A barrier among `threads` threads, whole warps, of a CTA. Barrier 0 is __syncthreads(); there are 16.
 __device__ __forceinline__ void named_barrier(int id, int threads) {
