@@ -14,6 +14,7 @@ class Check(StrEnum):
     STREAM = "stream"
     CAPTURE = "capture"
     FRESH = "fresh"
+    CHAINED = "chained"
     FINITE = "finite"
     NAN = "nan"
     ACCURACY = "accuracy"

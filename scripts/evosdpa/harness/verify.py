@@ -31,6 +31,9 @@ STREAM_DELAY_CYCLES = 2_000_000
 CPU_REPEAT_LIMIT = 1 << 21
 """Query-key pairs x head_dim above which a case on the CPU is launched once per poison only; so are families other than normal."""
 
+CHAIN_LAUNCHES = 6
+"""Launches in a row, each with the output of the one before as its q."""
+
 OTHER_INPUTS = 1_000_003
 """Added to a case's seed for the other inputs that follow behind the same pointers."""
 
@@ -160,6 +163,43 @@ def follows_its_inputs(gate: Gate, bound: Bound, expected: torch.Tensor) -> Faul
     return Check.FRESH, "negating v did not negate the output: it does not read its inputs anew on each launch"
 
 
+def waits_for_its_predecessor(gate: Gate, bound: Bound) -> Fault | None:
+    """Launches queued one behind the other, each taking the output of the one before as its q, must give what they give one at a time.
+
+    With programmatic dependent launch a kernel may begin while the one before still writes; one that reads its inputs before it has waited
+    finds the NaN that outputs are filled with.
+    """
+    q = bound.inputs[0].data
+    outputs = [torch.empty_like(q, memory_format=torch.contiguous_format) for _ in range(CHAIN_LAUNCHES)]
+    structs = []
+    for number, output in enumerate(outputs):
+        struct = type(bound.struct).from_buffer_copy(bound.struct)
+        struct.o, struct.o_stride = output.data_ptr(), type(struct.o_stride)(*output.stride()[:3])
+        if number:
+            struct.q, struct.q_stride = outputs[number - 1].data_ptr(), struct.o_stride
+        if gate.library.supports(struct):
+            return None  # it takes no q that lies in memory as this one does
+        structs.append(struct)
+    answers = []
+    for together in (False, True):
+        torch.cuda.synchronize()
+        with torch.cuda.stream(gate.stream):
+            for output in outputs:
+                output.fill_(float("nan"))
+            if together:
+                torch.cuda._sleep(STREAM_DELAY_CYCLES)  # all of them are queued before the first begins
+            for struct in structs:
+                gate.library.launch(struct, gate.stream.cuda_stream)
+                if not together:
+                    gate.stream.synchronize()
+            gate.stream.synchronize()
+        answers.append([output.clone() for output in outputs])
+    for number, (alone, chained) in enumerate(zip(*answers)):
+        if not same_values(alone, chained):
+            return Check.CHAINED, f"launch {number + 1} of {CHAIN_LAUNCHES} in a row did not see the output of the one before, which is its q"
+    return None
+
+
 def behaves(gate: Gate, bound: Bound, count: int) -> tuple[torch.Tensor, Fault | None]:
     """Every check that needs no reference, in the order in which they stand in harness/checks.py; the first that says no ends it."""
     before = [tensor.snapshot() for tensor in bound.inputs]
@@ -169,7 +209,10 @@ def behaves(gate: Gate, bound: Bound, count: int) -> tuple[torch.Tensor, Fault |
         fault = (Check.INPUTS, f"changed its input {changed[0]}") if changed else None
     if gate.stream is not None:
         fault = fault or stays_on_its_stream(gate, bound, output) or can_be_captured(gate, bound, output)
-    return output, fault or follows_its_inputs(gate, bound, output)
+    fault = fault or follows_its_inputs(gate, bound, output)
+    if gate.stream is not None:
+        fault = fault or waits_for_its_predecessor(gate, bound)
+    return output, fault
 
 
 def judge(gate: Gate, spec: CaseSpec, bound: Bound, output: torch.Tensor) -> Comparison:
