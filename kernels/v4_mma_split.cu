@@ -15,7 +15,7 @@ levers: {BLOCK_Q: [32, 64], WARP_ROWS: [16, 32], NUM_WARPS: [8, 16], PANEL: [256
 // panel is asked for when the group is done with this one's K, V likewise. No barrier of the whole CTA stands in that loop.
 //
 // Predicted on an H200: 3.5-4.5 us. 128 CTAs, each alone on its SM. In clk at 1.98 GHz: until the first bytes come 700; 132 KB of
-// Q, K, V at 47 to 100 B/clk 2,900 to 1,400. Most of the rest hides behind the loads: mma 32 x 512 x 64 x 2 FMA at 60 % of 2,048
+// Q, K, V at 47 to 100 B/clk 2,900 to 1,400. Most of the rest hides behind the loads: mma, 32 x 512 x 64 x 2 at 60 % of 2,048
 // a clk = 1,700, exponentials 32 x 512 / 16 = 1,000, shared memory (next paragraph) 3,100. After V's last piece: its products 250,
 // the combination 700 with its barrier, the stores 400. At 47 B/clk that is 4,950 clk = 2.5 us, with the launch (1.1) 3.6 us. If L2
 // is faster, two others take its place: shared memory, and instructions: a warp issues about 1,600 (counted in the SASS), two

@@ -22,6 +22,7 @@ levers: {}
 // idle, and the exponential unit of the other half is the bottleneck.
 
 #include "sdpa_checks.h"
+#include "sdpa_launch.cuh"
 #include "sdpa_mma.cuh"
 #include "sdpa_tma.cuh"
 #include "sdpa_wgmma.cuh"
@@ -49,7 +50,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   Shared<T> &smem = *reinterpret_cast<Shared<T> *>(shared_memory);
 
   const int batch = blockIdx.z, head = blockIdx.y, q0 = blockIdx.x * BLOCK_Q;
-  const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), lane = threadIdx.x % 32; // the same in all lanes, and known to be
+  const int warp = warp_index(), lane = threadIdx.x % 32;
   const int group = warp / 4;
   const int kv_end = MASKED ? p.causal ? min(min(q0 + BLOCK_Q, p.seq_q), p.seq_kv) : p.seq_kv : MAX_KEYS;
   const int num_chunks = MASKED ? (kv_end + CHUNK - 1) / CHUNK : NUM_CHUNKS;
@@ -235,11 +236,8 @@ int sdpa_launch(const sdpa_problem *problem, void *stream) {
   if (!error) error = make_tensor_map(&K_map, p.k, p.batch, p.heads_kv, p.seq_kv, DIM, p.k_stride, p.dtype, CHUNK);
   if (!error) error = make_tensor_map(&V_map, p.v, p.batch, p.heads_kv, p.seq_kv, DIM, p.v_stride, p.dtype, CHUNK);
   if (error) return error;
-  return with_kernel(p, [&](auto kernel) -> int {
-    const cudaError_t refused = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
-    if (refused == cudaSuccess) kernel<<<grid_of(p), NUM_THREADS, SHARED_BYTES, (cudaStream_t)stream>>>(p, Q_map, K_map, V_map);
-    const cudaError_t last = cudaGetLastError(); // of the launch, or the same error again; either way it is cleared
-    return refused != cudaSuccess ? refused : last;
+  return with_kernel(p, [&](auto kernel) {
+    return launch_kernel(kernel, grid_of(p), NUM_THREADS, SHARED_BYTES, stream, false, p, Q_map, K_map, V_map);
   });
 }
 

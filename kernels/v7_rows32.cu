@@ -3,7 +3,7 @@ title: one-shot wgmma, 32 rows a CTA
 parent: v6_oneshot
 idea: 128 CTAs instead of 64; wgmma's 64 rows are the same 32 queries twice, each time against other keys
 expects: 3.9-4.1 us on the goal problem
-levers: {}
+levers: {PDL: [0, 1]}
 */
 
 // v6 leaves half the SMs idle. With 32 query rows a CTA the goal problem makes 128 CTAs, but a warpgroup product has 64 rows. So
@@ -30,9 +30,15 @@ levers: {}
 // the scores of the other, which every row sees only without a mask.
 
 #include "sdpa_checks.h"
+#include "sdpa_launch.cuh"
 #include "sdpa_mma.cuh"
 #include "sdpa_tma.cuh"
 #include "sdpa_wgmma.cuh"
+
+#ifndef PDL
+#define PDL 0 // 1: programmatic dependent launch
+#endif
+static_assert(PDL == 0 || PDL == 1, "PDL must be 0 or 1");
 
 constexpr int DIM = 64, BLOCK_Q = 32, SET = 128, NUM_SETS = 4, MAX_KEYS = SET * NUM_SETS;
 constexpr int NUM_THREADS = 256;
@@ -57,7 +63,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   Shared<T> &smem = *reinterpret_cast<Shared<T> *>(shared_memory);
 
   const int batch = blockIdx.z, head = blockIdx.y, q0 = blockIdx.x * BLOCK_Q;
-  const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), lane = threadIdx.x % 32; // the same in all lanes, and known to be
+  const int warp = warp_index(), lane = threadIdx.x % 32;
   const int group = warp / 4, half = warp % 4 / 2, set = group * 2 + half, block = warp % 2; // of 16 rows
 
   // Warps 0 to 3 fetch a set of K, then of V, each behind barriers that it has made itself; warp 4 fetches Q. Rows behind the end
@@ -252,11 +258,8 @@ int sdpa_launch(const sdpa_problem *problem, void *stream) {
   if (!error) error = make_tensor_map(&K_map, p.k, p.batch, p.heads_kv, p.seq_kv, DIM, p.k_stride, p.dtype, SET);
   if (!error) error = make_tensor_map(&V_map, p.v, p.batch, p.heads_kv, p.seq_kv, DIM, p.v_stride, p.dtype, SET);
   if (error) return error;
-  return with_kernel(p, [&](auto kernel) -> int {
-    const cudaError_t refused = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
-    if (refused == cudaSuccess) kernel<<<grid_of(p), NUM_THREADS, SHARED_BYTES, (cudaStream_t)stream>>>(p, Q_map, K_map, V_map);
-    const cudaError_t last = cudaGetLastError(); // of the launch, or the same error again; either way it is cleared
-    return refused != cudaSuccess ? refused : last;
+  return with_kernel(p, [&](auto kernel) {
+    return launch_kernel(kernel, grid_of(p), NUM_THREADS, SHARED_BYTES, stream, PDL, p, Q_map, K_map, V_map);
   });
 }
 

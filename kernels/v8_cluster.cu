@@ -3,7 +3,7 @@ title: keys split over a cluster of two
 parent: v6_oneshot
 idea: 128 CTAs by giving each half of the keys instead of half of the rows; the halves meet through distributed shared memory
 expects: 3.5-3.8 us on the goal problem
-levers: {}
+levers: {PDL: [0, 1]}
 */
 
 // v7 fills the chip by halving the rows of a CTA: each byte of K and V is then read by 16 CTAs, and the tensor cores do half their
@@ -25,9 +25,15 @@ levers: {}
 
 #include "sdpa_checks.h"
 #include "sdpa_cluster.cuh"
+#include "sdpa_launch.cuh"
 #include "sdpa_mma.cuh"
 #include "sdpa_tma.cuh"
 #include "sdpa_wgmma.cuh"
+
+#ifndef PDL
+#define PDL 0 // 1: programmatic dependent launch
+#endif
+static_assert(PDL == 0 || PDL == 1, "PDL must be 0 or 1");
 
 constexpr int DIM = 64, BLOCK_Q = 64, SET = 128, CLUSTER = 2, NUM_GROUPS = 2, NUM_SETS = CLUSTER * NUM_GROUPS;
 constexpr int MAX_KEYS = SET * NUM_SETS;
@@ -56,7 +62,7 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
 
   const int batch = blockIdx.z, head = blockIdx.y, q0 = blockIdx.x / CLUSTER * BLOCK_Q;
   const uint32_t rank = cluster_rank(), peer = rank ^ 1;
-  const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), lane = threadIdx.x % 32; // the same in all lanes, and known to be
+  const int warp = warp_index(), lane = threadIdx.x % 32;
   const int group = warp / 4, set = rank * NUM_GROUPS + group;
   const int kv_end = MASKED ? p.causal ? min(min(q0 + BLOCK_Q, p.seq_q), p.seq_kv) : p.seq_kv : MAX_KEYS;
   const bool has_keys = !MASKED || set * SET < kv_end;
@@ -259,11 +265,8 @@ int sdpa_launch(const sdpa_problem *problem, void *stream) {
   if (!error) error = make_tensor_map(&K_map, p.k, p.batch, p.heads_kv, p.seq_kv, DIM, p.k_stride, p.dtype, SET);
   if (!error) error = make_tensor_map(&V_map, p.v, p.batch, p.heads_kv, p.seq_kv, DIM, p.v_stride, p.dtype, SET);
   if (error) return error;
-  return with_kernel(p, [&](auto kernel) -> int {
-    const cudaError_t refused = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
-    if (refused == cudaSuccess) kernel<<<grid_of(p), NUM_THREADS, SHARED_BYTES, (cudaStream_t)stream>>>(p, Q_map, K_map, V_map);
-    const cudaError_t last = cudaGetLastError(); // of the launch, or the same error again; either way it is cleared
-    return refused != cudaSuccess ? refused : last;
+  return with_kernel(p, [&](auto kernel) {
+    return launch_kernel(kernel, grid_of(p), NUM_THREADS, SHARED_BYTES, stream, PDL, p, Q_map, K_map, V_map);
   });
 }
 
