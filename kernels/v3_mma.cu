@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1) sdpa_mma(const __grid_constant
   }
 
   // The warp's 16 rows, and the two of them that this lane sees a quarter of: group and group + 8.
-  const int warp_row = threadIdx.x / 32 * WARP_ROWS;
+  const int warp_row = warp_index() * WARP_ROWS;
   const int lane = threadIdx.x % 32, group = lane / 4, place = lane % 4;
   const int first_row = q0 + warp_row;
   // Keys that some row of the warp sees (none when all its rows are behind the end), that all of them see, that each row sees.

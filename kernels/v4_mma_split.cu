@@ -2,7 +2,7 @@
 title: keys split among warps
 parent: v3_mma
 idea: 8 warps on 32 query rows, each with a quarter of the keys; all of K and V in flight at once, partial results meet at the end
-expects: 3.3-4.2 us on the goal problem; bound by the bytes that each SM reads from L2
+expects: 3.5-4.5 us on the goal problem; the bytes that each SM reads from L2 and the instructions of 2 warps a scheduler
 levers: {BLOCK_Q: [32, 64], WARP_ROWS: [16, 32], NUM_WARPS: [8, 16], PANEL: [256, 512]}
 */
 
@@ -14,20 +14,23 @@ levers: {BLOCK_Q: [32, 64], WARP_ROWS: [16, 32], NUM_WARPS: [8, 16], PANEL: [256
 // takes a panel's scores as one: one maximum, no rescaling inside. The goal problem is one panel. Longer ones loop: K of the next
 // panel is asked for when the group is done with this one's K, V likewise. No barrier of the whole CTA stands in that loop.
 //
-// Predicted on an H200: 3.3-4.2 us. 128 CTAs, each alone on its SM. In clk at 1.98 GHz: until the first bytes come 700; 132 KB of
-// Q, K, V at 47 to 100 B/clk 2,900 to 1,400; of the rest most hides behind the loads: mma 32 x 512 x 64 x 2 FMA at 60 % of
-// 2,048 a clk = 1,700, exponentials 32 x 512 / 16 = 1,000, shared memory (next paragraph) 3,100. After V's last piece: its products
-// 250, the combination 700 with its barrier, the stores 400. At 47 B/clk: 4,950 clk = 2.5 us, with the launch (1.1) 3.6 us. At
-// 100 B/clk shared memory's 3,100 take the place of the loads: 5,100. The range allows for what does not overlap.
+// Predicted on an H200: 3.5-4.5 us. 128 CTAs, each alone on its SM. In clk at 1.98 GHz: until the first bytes come 700; 132 KB of
+// Q, K, V at 47 to 100 B/clk 2,900 to 1,400. Most of the rest hides behind the loads: mma 32 x 512 x 64 x 2 FMA at 60 % of 2,048
+// a clk = 1,700, exponentials 32 x 512 / 16 = 1,000, shared memory (next paragraph) 3,100. After V's last piece: its products 250,
+// the combination 700 with its barrier, the stores 400. At 47 B/clk that is 4,950 clk = 2.5 us, with the launch (1.1) 3.6 us. If L2
+// is faster, two others take its place: shared memory, and instructions: a warp issues about 1,600 (counted in the SASS), two
+// warps a scheduler 3,200; v2's single warps issued in 38 % of the cycles, two should in 65 %: 4,900 clk. So no less than 3.5 us;
+// where these do not overlap as they should, and if straight-line code waits for its instructions, up to 4.5.
 // Measured there: not yet.
 //
 // WARP_ROWS: every warp row reads all of K and V by ldmatrix, every key group writes and reads a partial O of 32 x 64 FP32. At
 // 128 B/clk, besides the 1,050 clk in which cp.async writes its 132 KB:
-//     WARP_ROWS 16: 2 rows x 128 KB = 2,050 clk, 4 groups x 8 KB x 2 = 512 clk, of which 512 after the last product
-//     WARP_ROWS 32: 1 row  x 128 KB = 1,020 clk, 8 groups x 8 KB x 2 = 1,024 clk, all of it after the last product
+//     WARP_ROWS 16: 2 rows x 128 KB = 2,050 clk, 4 groups x 8 KB x 2 =   512 clk, all of it after the last product
+//     WARP_ROWS 32: 1 row  x 128 KB = 1,020 clk, 8 groups x 8 KB x 2 = 1,024 clk, likewise
 // The default is 16: it has less to do when everything waits, and the rest hides as long as L2 delivers less than 100 B/clk/SM. It
-// also needs half the accumulators. 64 rows (BLOCK_Q 64) would read K and V from L2 half as often, but on 64 SMs with twice the
-// products each, 3,400 clk: the goal problem does not want that, long ones do.
+// also needs half the accumulators. 16 warps of 16 rows (NUM_WARPS 16) hide more latency, combine 8 groups and have 128 registers
+// each: enough for head_dim 64, while head_dim 128 spills. 64 rows (BLOCK_Q 64) would read K and V from L2 half as often, but on
+// 64 SMs with twice the products each, 3,400 clk: the goal problem does not want that, long ones do.
 //
 // New against v3: keys split among warps, two warps for each scheduler, no CTA-wide barrier but the first and the last, no ring.
 // What is left on the table: each of 128 SMs reads all of a head's K and V, 17 MB in all; a cluster could share them by multicast.
@@ -99,7 +102,8 @@ __global__ void __launch_bounds__(NUM_THREADS, 1) sdpa_mma_split(const __grid_co
   extern __shared__ __align__(128) unsigned char shared_memory[];
   Shared<T, DIM> &smem = *reinterpret_cast<Shared<T, DIM> *>(shared_memory);
 
-  const int batch = blockIdx.z, head = blockIdx.y, kv_head = head / (p.heads_q / p.heads_kv);
+  const int batch = blockIdx.z, head = blockIdx.y;
+  const int kv_head = p.heads_q == p.heads_kv ? head : head / (p.heads_q / p.heads_kv); // two divisions before the first address
   const int q0 = blockIdx.x * BLOCK_Q;
   const T *Q = (const T *)p.q + batch * p.q_stride[0] + head * p.q_stride[1];    // [seq_q, DIM]
   const T *K = (const T *)p.k + batch * p.k_stride[0] + kv_head * p.k_stride[1]; // [seq_kv, DIM]
@@ -110,7 +114,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1) sdpa_mma_split(const __grid_co
   const int kv_end = p.causal ? min(min(q0 + BLOCK_Q, p.seq_q), p.seq_kv) : p.seq_kv;
   const int num_panels = (kv_end + PANEL_KEYS - 1) / PANEL_KEYS;
 
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int warp = warp_index(), lane = threadIdx.x % 32;
   const int key_group = warp / WARPS_IN_GROUP, thread_in_group = threadIdx.x % GROUP_THREADS;
   T *K_smem = smem.group[key_group].kv.K, *V_smem = smem.group[key_group].kv.V;
 

@@ -36,21 +36,20 @@ template <int DIM> __device__ __forceinline__ int swizzled(int row, int chunk) {
 }
 
 // Starts the copies of ROWS rows from row0 on into a swizzled tile, by THREADS threads of which this is number `thread`. Rows
-// behind the end arrive as zeros. The caller commits.
+// behind the end arrive as zeros; their addresses are computed like all others and not used. The caller commits.
 template <int ROWS, int THREADS, int DIM, typename T>
-__device__ __forceinline__ void copy_rows_async(T *tile,                                               // [ROWS, DIM], swizzled
+__device__ __forceinline__ void copy_rows_async(T *tile,                                                     // [ROWS, DIM]
                                                 const T *global, int64_t row_stride, int row0, int num_rows, // [num_rows, DIM]
                                                 int thread) {
   constexpr int CHUNKS = DIM / 8, ROWS_AT_ONCE = THREADS / CHUNKS;
   static_assert(THREADS % CHUNKS == 0, "a thread keeps its column");
   const int first_row = thread / CHUNKS, chunk = thread % CHUNKS;
-  const T *source = global + (int64_t)(row0 + first_row) * row_stride + chunk * 8;
+  const T *source = global + row0 * row_stride + (first_row * row_stride + chunk * 8);
 #pragma unroll
   for (int i = 0; i < (ROWS + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE; ++i) {
     const int row = first_row + i * ROWS_AT_ONCE;
-    const bool in_range = row0 + row < num_rows;
-    if (ROWS % ROWS_AT_ONCE == 0 || row < ROWS)
-      cp_async_16(tile + swizzled<DIM>(row, chunk), in_range ? source + i * ROWS_AT_ONCE * row_stride : global, in_range);
+    if (ROWS % ROWS_AT_ONCE == 0 || row < ROWS) cp_async_16(tile + swizzled<DIM>(row, chunk), source, row0 + row < num_rows);
+    source += ROWS_AT_ONCE * row_stride; // an addition a row; a product of 64 bits would be twenty instructions
   }
 }
 
@@ -117,6 +116,10 @@ __device__ __forceinline__ float quad_sum(float x) {
   x += __shfl_xor_sync(0xffffffff, x, 1);
   return x + __shfl_xor_sync(0xffffffff, x, 2);
 }
+
+// The warp's number in the CTA. The shuffle changes nothing but what the compiler knows: that all lanes have the same, so that
+// branches on it need no care for lanes that go another way.
+__device__ __forceinline__ int warp_index() { return __shfl_sync(0xffffffff, (int)threadIdx.x / 32, 0); }
 
 // A barrier among `threads` threads, whole warps, of a CTA. Barrier 0 is __syncthreads(); there are 16.
 __device__ __forceinline__ void named_barrier(int id, int threads) {
