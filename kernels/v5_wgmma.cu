@@ -1,42 +1,46 @@
 /* evo-sdpa
 title: wgmma fed by TMA
 parent: v4_mma_split
-idea: a warpgroup multiplies straight from shared memory, tiles that one thread's TMA fetched; scores of the next tile while this one's are exponentiated
-expects: 4.2-4.8 us on the goal problem; four serial softmax tiles of one warp per scheduler; 450-560 TFLOP/s on b4h16s4096d128
+idea: warpgroups multiply straight from tiles that one thread fetches by TMA; the next tile's scores are computed during this one's softmax
+expects: 4.3-5.0 us on the goal problem, a serial chain of one warp per scheduler; 450-550 TFLOP/s on b4h16s4096d128-fp16
 levers: {BLOCK_Q: [64, 128], STAGES: [2, 3]}
 */
 
 // Hopper's own way. wgmma takes B (K, V) and here also Q from shared memory by itself: no ldmatrix, no fragments of K and V in
 // registers. A tile is fetched by one instruction of one thread (TMA), swizzled on the way, and an mbarrier says when its bytes are
-// there. There is no producer warp: the first warp's elected thread also refills the ring.
+// there. There is no producer warp: a thread of the first warp also refills the ring.
 // A CTA has BLOCK_Q / 64 warpgroups of 64 rows each, which share the tiles of 128 keys. K and V have rings of their own, so that
-// Q K^T begins when K is there. `full` barriers count a tile's bytes; `empty` barriers count the warps that are done reading it, and
-// only the thread that refills waits for those: __syncthreads() would make everyone wait for the slowest.
+// Q K^T begins when K is there. `full` barriers count a tile's bytes. `empty` barriers count the warps that are done reading it, and
+// only the thread that refills waits for those; __syncthreads() would make all wait for the slowest.
 //
-// Products run beside the softmax. Two sets of registers take scores in turn: those of the next tile are computed while this one's go
-// through maximum, exponential and packing; and P V is asked for every 16 keys, as soon as these 16 columns of P are packed.
+// Products run beside the softmax. Two sets of registers hold scores in turn: the next tile's are computed while this one's go through
+// maximum, exponential and packing; and P V is asked for every 16 keys, as soon as these 16 columns of P are packed. A tile (t):
 //
-// tensor   ... P V (t-1) | Q K^T (t+1)      | P V (t): 16 keys, 16 keys, ...
-// others   ...           | maximum of S (t) | rescale O | exp, pack 16 keys, exp, pack 16 keys, ...   | maximum of S (t+1)
+//     tensor cores   Q K^T (t + 1)               | P V of 16 keys | P V of 16 keys | ...
+//     the rest       maximum (t), rescale O, exp and pack 16 keys | exp, pack 16   | ... | wait for the last P V | release the stages
 //
-// Predicted on an H200: 4.2-4.8 us. 64 CTAs, each alone on its SM, one warp on each scheduler. In clk at 1.98 GHz: until Q and the
-// first K are there and multiplied 1,700; four tiles, each 64 x 128 exponentials of which a scheduler does 4 a clk = 520 at best, with
-// what stands between them 740, maximum and rescaling 220: 3,840; the last product 60, normalising and storing 400. That is 6,000 clk
-// = 3.0 us, and 1.45 us of launch, first instruction and drain. Bound by the latency of a serial chain: the tensor cores are busy
-// for 4 x 520 clk.
-// On b4h16s4096d128: a tile is 8 x 64 clk for S and 16 x 32 for O = 1,030 on the tensor cores, and the softmax 1,000 beside them; its
-// 64 KB of K and V, wanted by every SM, take 1,400 to 1,720 at the 47 to 38 B/clk/SM that L2 gives. 4 x 64 x 128 x 128 FLOP on
-// 132 SMs per 1,400-1,720 clk at 1.7 GHz would be 550-670 TFLOP/s, with 20 % for what does not overlap 450-560. BLOCK_Q=128 halves
-// what is read and gives each scheduler a second warp: 530-620.
+// Nothing runs across the end of a tile: with products under way there, ptxas (13.0) serialised all of them (C7515, C7520), since it
+// must prove across branches that nobody touches their registers. For the same reason the last tile stands alone, and only there is
+// masked, which suffices.
+//
+// Predicted on an H200: 4.3-5.0 us. 64 CTAs, each alone on its SM, one warp on each scheduler. In clk at 1.98 GHz: until Q and the
+// first K are there and multiplied 1,700; four tiles of 64 x 128 exponentials each, of which a scheduler does 4 a clk = 512, with
+// what stands between them 740; maximum and rescaling 220, the last P V and the barriers 100: 4,240; normalising and storing 400.
+// That is 6,340 clk = 3.2 us, and 1.45 us of launch, first instruction and drain. The tensor cores are busy for 4 x 520 clk of it.
+// On b4h16s4096d128-fp16: a tile is 8 x 64 clk for S and 16 x 32 for O = 1,030 on the tensor cores, with the rest beside them and
+// the end of the tile 1,200. But its 64 KB of K and V, which every SM wants, take 1,400 to 1,720 at the 47 to 38 B/clk/SM that L2
+// gives: 4 x 64 x 128 x 128 FLOP on 132 SMs at 1.7 GHz would be 550-670 TFLOP/s, with a fifth lost at what does not overlap 450-550.
+// BLOCK_Q=128 halves what is read and gives each scheduler a second warp: 540-620.
 // Measured there: not yet.
 //
-// New against v4: wgmma and TMA; keys are not split, so that nothing is combined at the end. What is left on the table: half of the SMs
-// idle on the goal problem, and one warp hides no latency of another. The thread that refills is also a worker. Q, K and V are
-// asked for when the CTA starts, not when the one before it ends: a persistent CTA with a producer warp would go on loading.
+// New against v4: wgmma and TMA; keys are not split, so nothing is combined at the end. What is left on the table: half of the SMs
+// idle on the goal problem, and with BLOCK_Q 64 no warp hides the latency of another. The thread that refills is also a worker and
+// waits for the slowest warp. A CTA asks for its first tiles when it starts, not when the one before it ends, as a persistent one
+// with a producer warp would.
 
 #include "sdpa_checks.h"
 #include "sdpa_dtype.cuh"
-#include "sdpa_mma.cuh" // pack2, exp2_approx, quad_max, swizzled ...: what does not depend on who multiplies
+#include "sdpa_mma.cuh" // what does not depend on who multiplies: packing, the exponential, reductions, the swizzle
 #include "sdpa_tma.cuh"
 #include "sdpa_wgmma.cuh"
 
@@ -51,7 +55,7 @@ static_assert(STAGES == 2 || STAGES == 3, "STAGES must be 2 or 3");
 
 constexpr int GROUP_ROWS = 64; // the M of wgmma
 constexpr int BLOCK_KV = 128;  // keys in a tile, the N of Q K^T
-constexpr int NUM_WARPS = BLOCK_Q / 16;
+constexpr int NUM_WARPS = BLOCK_Q / GROUP_ROWS * 4;
 constexpr int NUM_THREADS = NUM_WARPS * 32;
 
 // Shared memory of a CTA: boxes of 64 columns as TMA writes and wgmma reads them, each at a multiple of 1024 bytes.
@@ -130,8 +134,9 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   }
   __syncthreads();
 
-  // A warp is done reading a tile; then, or LAG tiles later, its stage is refilled. With two warpgroups and a stage to spare the
-  // thread that refills does not wait for the other warpgroup to come to the same place.
+  // The warp is done reading a tile; now, or LAG tiles later, its stage is refilled. With two warpgroups and a stage to spare the
+  // thread that refills need not wait until the other warpgroup has come to the same place. Reading by wgmma and writing by TMA are
+  // one proxy, so the barrier suffices.
   constexpr int LAG = NUM_WARPS > 4 ? STAGES - 2 : 0;
   auto release = [&](uint64_t *empty, int tile, auto load) {
     if (lane == 0) mbarrier_arrive(&empty[stage_of(tile)]);
@@ -165,8 +170,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
     wgmma_commit();
   };
 
-  // Softmax of a tile whose scores are there, and O += P V. When it returns all products have ended, those that were begun before
-  // it as well.
+  // Softmax of a tile whose scores are there, and O += P V. When it returns all products have ended, also those begun before it.
   auto attend = [&](float(&S)[BLOCK_KV / 2], int tile) {
     float tile_max[4] = {S[0], S[1], S[2], S[3]};
 #pragma unroll
@@ -215,7 +219,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
     for (int k = 0; k < BLOCK_KV / 16; ++k) pin(P[k]);
   };
 
-  // A tile that another one follows: no row of it is masked. Products never run across a branch, which ptxas would serialise.
+  // A tile that another one follows.
   int tile = 0;
   auto step = [&](float(&S)[BLOCK_KV / 2], float(&S_next)[BLOCK_KV / 2]) {
     start_scores(S_next, tile + 1);
@@ -223,7 +227,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
     pin(S_next);
     release(smem.K_empty, tile + 1, load_K);
     release(smem.V_empty, tile, load_V);
-    ++tile;
+    tile = __shfl_sync(0xffffffff, tile + 1, 0); // as warp_index(): addresses in uniform registers, or head_dim 128 spills
   };
 
   start_scores(S_even, 0);
@@ -257,8 +261,8 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   attend(S_even, tile);
 
   // O in T, through Q's shared memory, where each warp has its own 16 rows: swizzled as Q was, so that neither the pairs written nor
-  // the 16 bytes read meet in a bank. Q is free when all warps are done with the last tile's scores, long ago. Its last readers are
-  // finished, so that these writes of another proxy need no fence.
+  // the 16 bytes read meet in a bank. Q is free: all warps were done with the last tile's scores long ago, and the barrier says so.
+  // Reads of the other proxy that have ended need no fence before these writes.
   mbarrier_wait(&smem.K_empty[stage_of(num_tiles - 1)], parity_of(num_tiles - 1));
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
