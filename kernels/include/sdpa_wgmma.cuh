@@ -45,6 +45,12 @@ template <int N> __device__ __forceinline__ void pin(float (&D)[N]) {
   for (int i = 0; i < N; ++i) asm volatile("" : "+f"(D[i]) : : "memory");
 }
 
+// The same for an A operand in registers: it is read until then, so its registers must not be given to something else.
+template <int N> __device__ __forceinline__ void pin(uint32_t (&A)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+r"(A[i]) : : "memory");
+}
+
 // The accumulators as asm sees them: names, and operands.
 #define ACC_32 \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, " \
