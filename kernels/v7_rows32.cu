@@ -68,19 +68,24 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
 
   // Warps 0 to 3 fetch a set of K, then of V, each behind barriers that it has made itself; warp 4 fetches Q. Rows behind the end
   // of a head arrive as zeros, which the products of the other half are multiplied with.
-  if (warp < NUM_SETS && elect_one()) {
-    const int kv_head = head / (p.heads_q / p.heads_kv);
-    mbarrier_init(&smem.K_full[warp], 1);
-    mbarrier_init(&smem.V_full[warp], 1);
+  const bool loader = warp <= NUM_SETS && elect_one();
+  if (loader) {
+    mbarrier_init(warp < NUM_SETS ? &smem.K_full[warp] : &smem.Q_full, 1);
+    if (warp < NUM_SETS) mbarrier_init(&smem.V_full[warp], 1);
     mbarrier_init_fence();
+  }
+  if (PDL) {
+    allow_next_launch();
+    wait_for_previous_launch();
+  }
+  if (loader && warp < NUM_SETS) {
+    const int kv_head = head / (p.heads_q / p.heads_kv);
     mbarrier_expect(&smem.K_full[warp], sizeof smem.K[0]);
     tma_load(smem.K[warp], &K_map, &smem.K_full[warp], 0, warp * SET, kv_head, batch);
     mbarrier_expect(&smem.V_full[warp], sizeof smem.V[0]);
     tma_load(smem.V[warp], &V_map, &smem.V_full[warp], 0, warp * SET, kv_head, batch);
   }
-  if (warp == NUM_SETS && elect_one()) {
-    mbarrier_init(&smem.Q_full, 1);
-    mbarrier_init_fence();
+  if (loader && warp == NUM_SETS) {
     mbarrier_expect(&smem.Q_full, sizeof smem.Q);
     tma_load(smem.Q, &Q_map, &smem.Q_full, 0, q0, head, batch);
   }
