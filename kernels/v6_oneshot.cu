@@ -43,7 +43,7 @@ template <typename T> struct Shared {
 // Grid (q tiles, heads_q, batch). MASKED: causal, or other than 512 keys.
 template <typename T, bool MASKED>
 __global__ void __launch_bounds__(NUM_THREADS, 1)
-    sdpa_oneshot(const __grid_constant__ sdpa_problem p, const __grid_constant__ CUtensorMap Q_map,
+    sdpa_oneshot(const __grid_constant__ tiled_problem p, const __grid_constant__ CUtensorMap Q_map,
                  const __grid_constant__ CUtensorMap K_map, const __grid_constant__ CUtensorMap V_map) {
 #if SDPA_HOPPER
   extern __shared__ __align__(1024) unsigned char shared_memory[];
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
 
   // Warps 0 to 3 fetch a chunk of K, then of V, each behind barriers that it has made itself; warp 4 fetches Q.
   if (warp < num_chunks && elect_one()) {
-    const int kv_head = head / (p.heads_q / p.heads_kv);
+    const int kv_head = kv_head_of(p, head);
     mbarrier_init(&smem.K_full[warp], 1);
     mbarrier_init(&smem.V_full[warp], 1);
     mbarrier_init_fence();
@@ -117,11 +117,12 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
 #pragma unroll
     for (int e = 0; e < CHUNK / 2; ++e) row_max[e / 2 % 2] = fmaxf(row_max[e / 2 % 2], S[i][e]); // passes over NaN: the exponential does not
   }
-  const float scale = p.scale * LOG2_E;
-  float shift[2]; // a row that has seen nothing has no maximum, and (-inf) - (-inf) would be NaN
+  // The maximum is scaled, and rounded, once, so that all that is shifted by it is shifted alike. A row that has seen nothing has none, and
+  // (-inf) - (-inf) would be NaN.
+  float shift[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    row_max[r] = quad_max(row_max[r]);
+    row_max[r] = quad_max(row_max[r]) * p.scale;
     shift[r] = MASKED && row_max[r] == -INFINITY ? 0.0f : row_max[r];
     if (lane % 4 == 0) smem.row_max[group][row + 8 * r] = row_max[r];
   }
@@ -138,8 +139,8 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
         uint32_t P[4];
 #pragma unroll
         for (int e = 0; e < 4; ++e) { // pairs: this thread's two rows, then the same 8 keys further on
-          const float low = exp2_approx((S[i][8 * k + 2 * e] - shift[e % 2]) * scale);
-          const float high = exp2_approx((S[i][8 * k + 2 * e + 1] - shift[e % 2]) * scale);
+          const float low = exp2_approx(fmaf(S[i][8 * k + 2 * e], p.scale, -shift[e % 2]));
+          const float high = exp2_approx(fmaf(S[i][8 * k + 2 * e + 1], p.scale, -shift[e % 2]));
           row_sum[e % 2] += low + high;
           P[e] = pack2<T>(low, high);
         }
@@ -178,10 +179,10 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   for (int r = 0; r < 2; ++r) {
     const float other_max = smem.row_max[1 - group][row + 8 * r], other_sum = smem.row_sum[1 - group][row + 8 * r];
     const float both_max = fmaxf(row_max[r], other_max); // of a row that sees no key at all: none such exists
-    own[r] = exp2_approx((row_max[r] - both_max) * scale);
-    theirs[r] = exp2_approx((other_max - both_max) * scale);
+    own[r] = exp2_approx(row_max[r] - both_max);
+    theirs[r] = exp2_approx(other_max - both_max);
     const float sum = row_sum[r] * own[r] + other_sum * theirs[r];
-    const float normalise = sum == 0.0f ? 0.0f : 1.0f / sum; // no weight at all: 0; NaN stays NaN
+    const float normalise = sum == 0.0f ? 0.0f : reciprocal(sum); // no weight at all: 0; NaN stays NaN
     own[r] *= normalise, theirs[r] *= normalise;
   }
   uint32_t out[2][4]; // pairs of columns 8 i + column of 4 fragments, rows `row` and `row + 8`
@@ -237,7 +238,7 @@ int sdpa_launch(const sdpa_problem *problem, void *stream) {
   if (!error) error = make_tensor_map(&V_map, p.v, p.batch, p.heads_kv, p.seq_kv, DIM, p.v_stride, p.dtype, CHUNK);
   if (error) return error;
   return with_kernel(p, [&](auto kernel) {
-    return launch_kernel(kernel, grid_of(p), NUM_THREADS, SHARED_BYTES, stream, false, p, Q_map, K_map, V_map);
+    return launch_kernel(kernel, grid_of(p), NUM_THREADS, SHARED_BYTES, stream, false, tiled(p), Q_map, K_map, V_map);
   });
 }
 

@@ -56,7 +56,7 @@ template <typename T> struct Shared {
 // Grid (q tiles, heads_q, batch). MASKED: fewer than 512 keys.
 template <typename T, bool MASKED>
 __global__ void __launch_bounds__(NUM_THREADS, 1)
-    sdpa_rows32(const __grid_constant__ sdpa_problem p, const __grid_constant__ CUtensorMap Q_map,
+    sdpa_rows32(const __grid_constant__ tiled_problem p, const __grid_constant__ CUtensorMap Q_map,
                 const __grid_constant__ CUtensorMap K_map, const __grid_constant__ CUtensorMap V_map) {
 #if SDPA_HOPPER
   extern __shared__ __align__(1024) unsigned char shared_memory[];
@@ -66,8 +66,8 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   const int warp = warp_index(), lane = threadIdx.x % 32;
   const int group = warp / 4, half = warp % 4 / 2, set = group * 2 + half, block = warp % 2; // of 16 rows
 
-  // Warps 0 to 3 fetch a set of K, then of V, each behind barriers that it has made itself; warp 4 fetches Q. Rows behind the end
-  // of a head arrive as zeros, which the products of the other half are multiplied with.
+  // Warps 0 to 3 fetch a set of K each, behind barriers that they have made themselves; warp 4 fetches Q. Rows behind the end of a head
+  // arrive as zeros.
   const bool loader = warp <= NUM_SETS && elect_one();
   if (loader) {
     mbarrier_init(warp < NUM_SETS ? &smem.K_full[warp] : &smem.Q_full, 1);
@@ -79,11 +79,8 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
     wait_for_previous_launch();
   }
   if (loader && warp < NUM_SETS) {
-    const int kv_head = head / (p.heads_q / p.heads_kv);
     mbarrier_expect(&smem.K_full[warp], sizeof smem.K[0]);
-    tma_load(smem.K[warp], &K_map, &smem.K_full[warp], 0, warp * SET, kv_head, batch);
-    mbarrier_expect(&smem.V_full[warp], sizeof smem.V[0]);
-    tma_load(smem.V[warp], &V_map, &smem.V_full[warp], 0, warp * SET, kv_head, batch);
+    tma_load(smem.K[warp], &K_map, &smem.K_full[warp], 0, warp * SET, kv_head_of(p, head), batch);
   }
   if (loader && warp == NUM_SETS) {
     mbarrier_expect(&smem.Q_full, sizeof smem.Q);
@@ -109,11 +106,18 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   float S[SET / 2];
 #pragma unroll
   for (int turn = 0; turn < 2; ++turn) {
-    const uint64_t K_matrix = matrix_descriptor(smem.K[group * 2 + turn]);
-    mbarrier_wait(&smem.K_full[group * 2 + turn], 0);
-    wgmma_fence();
+    const int s = group * 2 + turn;
+    const uint64_t K_matrix = matrix_descriptor(smem.K[s]);
+    mbarrier_wait(&smem.K_full[s], 0);
+    if (warp % 4 == turn && elect_one()) { // V only now: K, which is needed first, should not share L2's bandwidth with it
+      mbarrier_expect(&smem.V_full[s], sizeof smem.V[0]);
+      tma_load(smem.V[s], &V_map, &smem.V_full[s], 0, s * SET, kv_head_of(p, head), batch);
+    }
 #pragma unroll
-    for (int k = 0; k < DIM / 16; ++k) wgmma_m64n128k16_rs<T>(S, Q[turn][k], K_matrix + k * STEP_ALONG_ROW, turn + k > 0);
+    for (int k = 0; k < DIM / 16; ++k) {
+      wgmma_fence(); // operands from registers
+      wgmma_m64n128k16_rs<T>(S, Q[turn][k], K_matrix + k * STEP_ALONG_ROW, turn + k > 0);
+    }
   }
   wgmma_commit();
   wgmma_wait<0>();
@@ -129,11 +133,12 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   float row_max[2] = {-INFINITY, -INFINITY}, row_sum[2] = {0.0f, 0.0f};
 #pragma unroll
   for (int e = 0; e < SET / 2; ++e) row_max[e / 2 % 2] = fmaxf(row_max[e / 2 % 2], S[e]); // passes over NaN: the exponential does not
-  const float scale = p.scale * LOG2_E;
-  float shift[2]; // a set behind the end has no maximum, and (-inf) - (-inf) would be NaN
+  // The maximum is scaled, and rounded, once, so that all that is shifted by it is shifted alike. A set behind the end has none, and
+  // (-inf) - (-inf) would be NaN.
+  float shift[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    row_max[r] = quad_max(row_max[r]);
+    row_max[r] = quad_max(row_max[r]) * p.scale;
     shift[r] = MASKED && row_max[r] == -INFINITY ? 0.0f : row_max[r];
   }
 
@@ -145,8 +150,8 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
     uint32_t P[2][4];
 #pragma unroll
     for (int e = 0; e < 4; ++e) { // pairs: this thread's two rows, then the same 8 keys further on
-      const float low = exp2_approx((S[8 * k + 2 * e] - shift[e % 2]) * scale);
-      const float high = exp2_approx((S[8 * k + 2 * e + 1] - shift[e % 2]) * scale);
+      const float low = exp2_approx(fmaf(S[8 * k + 2 * e], p.scale, -shift[e % 2]));
+      const float high = exp2_approx(fmaf(S[8 * k + 2 * e + 1], p.scale, -shift[e % 2]));
       row_sum[e % 2] += low + high;
       const uint32_t pair = pack2<T>(low, high);
       P[0][e] = half == 0 ? pair : 0;
@@ -192,7 +197,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   for (int r = 0; r < 2; ++r) {
 #pragma unroll
     for (int s = 0; s < NUM_SETS; ++s) all_max[r] = fmaxf(all_max[r], smem.row_max[s][row + 8 * r]);
-    own[r] = exp2_approx((row_max[r] - all_max[r]) * scale);
+    own[r] = exp2_approx(row_max[r] - all_max[r]);
     all_sum[r] = row_sum[r] * own[r];
   }
 #pragma unroll
@@ -203,7 +208,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
     float factor[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      factor[r] = exp2_approx((smem.row_max[s][row + 8 * r] - all_max[r]) * scale);
+      factor[r] = exp2_approx(smem.row_max[s][row + 8 * r] - all_max[r]);
       all_sum[r] += smem.row_sum[s][row + 8 * r] * factor[r];
     }
 #pragma unroll
@@ -216,7 +221,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   uint32_t out[4]; // pairs of columns: row `row` of both fragments, then row `row + 8`
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const float normalise = all_sum[r] == 0.0f ? 0.0f : 1.0f / all_sum[r]; // no weight at all: 0; NaN stays NaN
+    const float normalise = all_sum[r] == 0.0f ? 0.0f : reciprocal(all_sum[r]); // no weight at all: 0; NaN stays NaN
 #pragma unroll
     for (int i = 0; i < 2; ++i) out[2 * r + i] = pack2<T>(sum[4 * i + 2 * r] * normalise, sum[4 * i + 2 * r + 1] * normalise);
   }
@@ -264,7 +269,7 @@ int sdpa_launch(const sdpa_problem *problem, void *stream) {
   if (!error) error = make_tensor_map(&V_map, p.v, p.batch, p.heads_kv, p.seq_kv, DIM, p.v_stride, p.dtype, SET);
   if (error) return error;
   return with_kernel(p, [&](auto kernel) {
-    return launch_kernel(kernel, grid_of(p), NUM_THREADS, SHARED_BYTES, stream, PDL, p, Q_map, K_map, V_map);
+    return launch_kernel(kernel, grid_of(p), NUM_THREADS, SHARED_BYTES, stream, PDL, tiled(p), Q_map, K_map, V_map);
   });
 }
 

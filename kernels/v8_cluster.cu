@@ -54,7 +54,7 @@ constexpr int BYTES_FROM_PEER = NUM_GROUPS * NUM_GROUPS * GROUP_THREADS * 16 + N
 // Grid (2 x q tiles, heads_q, batch), clusters of two along x. MASKED: causal, or other than 512 keys.
 template <typename T, bool MASKED>
 __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1)
-    sdpa_cluster(const __grid_constant__ sdpa_problem p, const __grid_constant__ CUtensorMap Q_map,
+    sdpa_cluster(const __grid_constant__ tiled_problem p, const __grid_constant__ CUtensorMap Q_map,
                  const __grid_constant__ CUtensorMap K_map, const __grid_constant__ CUtensorMap V_map) {
 #if SDPA_HOPPER
   extern __shared__ __align__(1024) unsigned char shared_memory[];
@@ -88,7 +88,7 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
     wait_for_previous_launch();
   }
   if (K_loader) {
-    const int kv_head = head / (p.heads_q / p.heads_kv);
+    const int kv_head = kv_head_of(p, head);
     mbarrier_expect(&smem.K_full[group], sizeof smem.K[0]);
     tma_load(smem.K[group], &K_map, &smem.K_full[group], 0, set * SET, kv_head, batch);
     mbarrier_expect(&smem.V_full[group], sizeof smem.V[0]);
@@ -99,11 +99,12 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
     tma_load(smem.Q, &Q_map, &smem.Q_full, 0, q0, head, batch);
   }
   __syncthreads();          // nobody here waits at a barrier before it is made,
-  cluster_arrive_relaxed(); // and nobody over there counts bytes at one: waited for just before the first are sent
+  cluster_arrive_relaxed(); // and nobody over there counts bytes at one
 
   // S = Q K^T, the 128 keys of this warpgroup.
   float S[SET / 2];
   mbarrier_wait(&smem.Q_full, 0);
+  cluster_wait(); // the peer has made its barrier; known here, where the wait for K hides it
   if (has_keys) {
     const uint64_t Q_matrix = matrix_descriptor(smem.Q), K_matrix = matrix_descriptor(smem.K[group]);
     mbarrier_wait(&smem.K_full[group], 0);
@@ -129,11 +130,12 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
   float row_max[2] = {-INFINITY, -INFINITY}, row_sum[2] = {0.0f, 0.0f};
 #pragma unroll
   for (int e = 0; e < SET / 2; ++e) row_max[e / 2 % 2] = fmaxf(row_max[e / 2 % 2], S[e]); // passes over NaN: the exponential does not
-  const float scale = p.scale * LOG2_E;
-  float shift[2]; // a row that has seen nothing has no maximum, and (-inf) - (-inf) would be NaN
+  // The maximum is scaled, and rounded, once, so that all that is shifted by it is shifted alike. A row that has seen nothing has none, and
+  // (-inf) - (-inf) would be NaN.
+  float shift[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    row_max[r] = quad_max(row_max[r]);
+    row_max[r] = quad_max(row_max[r]) * p.scale;
     shift[r] = MASKED && row_max[r] == -INFINITY ? 0.0f : row_max[r];
   }
 
@@ -146,8 +148,8 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
       uint32_t P[4];
 #pragma unroll
       for (int e = 0; e < 4; ++e) { // pairs: this thread's two rows, then the same 8 keys further on
-        const float low = exp2_approx((S[8 * k + 2 * e] - shift[e % 2]) * scale);
-        const float high = exp2_approx((S[8 * k + 2 * e + 1] - shift[e % 2]) * scale);
+        const float low = exp2_approx(fmaf(S[8 * k + 2 * e], p.scale, -shift[e % 2]));
+        const float high = exp2_approx(fmaf(S[8 * k + 2 * e + 1], p.scale, -shift[e % 2]));
         row_sum[e % 2] += low + high;
         P[e] = pack2<T>(low, high);
       }
@@ -165,9 +167,8 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     row_sum[r] = quad_sum(row_sum[r]);
-    inverse[r] = row_sum[r] == 0.0f ? 0.0f : 1.0f / row_sum[r];
+    inverse[r] = row_sum[r] == 0.0f ? 0.0f : reciprocal(row_sum[r]);
   }
-  cluster_wait(); // the peer's barrier is made
   if (lane % 4 == 0) {
     const float4 stats = make_float4(row_max[0], row_sum[0], row_max[1], row_sum[1]);
     smem.stats[set][thread / 4] = stats;
@@ -204,15 +205,15 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
   float all_sum[2] = {0.0f, 0.0f}, weight[NUM_SETS][2];
 #pragma unroll
   for (int s = 0; s < NUM_SETS; ++s) {
-    weight[s][0] = exp2_approx((stats[s].x - all_max[0]) * scale) * stats[s].y;
-    weight[s][1] = exp2_approx((stats[s].z - all_max[1]) * scale) * stats[s].w;
+    weight[s][0] = exp2_approx(stats[s].x - all_max[0]) * stats[s].y;
+    weight[s][1] = exp2_approx(stats[s].z - all_max[1]) * stats[s].w;
     all_sum[0] += weight[s][0], all_sum[1] += weight[s][1];
   }
   float normalise[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    normalise[r] = all_sum[r] == 0.0f ? 0.0f : 1.0f / all_sum[r]; // no weight at all: 0; NaN stays NaN
-    const float own = exp2_approx((row_max[r] - all_max[r]) * scale);
+    normalise[r] = all_sum[r] == 0.0f ? 0.0f : reciprocal(all_sum[r]); // no weight at all: 0; NaN stays NaN
+    const float own = exp2_approx(row_max[r] - all_max[r]);
 #pragma unroll
     for (int i = 0; i < PART; ++i)
       if (i / 2 % 2 == r) sum[i] *= own;
@@ -248,7 +249,9 @@ template <typename F> static auto with_kernel(const sdpa_problem &p, F f) {
   return masked(p) ? f(sdpa_cluster<__nv_bfloat16, true>) : f(sdpa_cluster<__nv_bfloat16, false>);
 }
 
-constexpr int SHARED_BYTES = sizeof(Shared<__half>); // and of bf16
+// What is used, and as much as keeps a second CTA off the SM: two of them would share its exponential unit while other SMs have none.
+constexpr int SHARED_BYTES = 116 * 1024;
+static_assert(SHARED_BYTES >= sizeof(Shared<__half>) && SHARED_BYTES >= sizeof(Shared<__nv_bfloat16>), "the arrays must fit");
 
 static const char *oneshot_reason(const sdpa_problem &p) {
   if (p.head_dim != DIM) return "head_dim must be 64: the keys of a head must fit into two CTAs' shared memory whole";
@@ -275,7 +278,7 @@ int sdpa_launch(const sdpa_problem *problem, void *stream) {
   if (!error) error = make_tensor_map(&V_map, p.v, p.batch, p.heads_kv, p.seq_kv, DIM, p.v_stride, p.dtype, SET);
   if (error) return error;
   return with_kernel(p, [&](auto kernel) {
-    return launch_kernel(kernel, grid_of(p), NUM_THREADS, SHARED_BYTES, stream, PDL, p, Q_map, K_map, V_map);
+    return launch_kernel(kernel, grid_of(p), NUM_THREADS, SHARED_BYTES, stream, PDL, tiled(p), Q_map, K_map, V_map);
   });
 }
 

@@ -116,6 +116,9 @@ __device__ __forceinline__ float exp2_approx(float x) {
   return y;
 }
 
+// 1 / x, good to the last bit or two: the exact one branches and takes several times as long, at a kernel's end where nothing hides it.
+__device__ __forceinline__ float reciprocal(float x) { return __fdividef(1.0f, x); }
+
 constexpr float LOG2_E = 1.44269504f; // e^x = 2^(x log2 e)
 
 // Over the four lanes that hold a row; all four get the result. fmaxf passes over NaN, the sum does not.

@@ -39,6 +39,27 @@ static int make_tensor_map(CUtensorMap *map, const void *tensor, int batch, int 
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
+// What a kernel needs to know besides its tensor maps. Small, since every SM fetches it anew on each launch.
+typedef struct {
+  void *o;
+  int64_t o_stride[3];
+  int32_t seq_q, seq_kv, causal;
+  uint32_t group_inverse; /* 2^32 over the query heads of a kv head, rounded up; 0 when there is one of each */
+  float scale;            /* multiplies q.k and log2(e): weights are powers of 2 */
+} tiled_problem;
+
+static tiled_problem tiled(const sdpa_problem &p) {
+  const uint32_t group = p.heads_q / p.heads_kv;
+  return {p.o, {p.o_stride[0], p.o_stride[1], p.o_stride[2]}, p.seq_q, p.seq_kv, p.causal,
+          group == 1 ? 0 : (uint32_t)((0x100000000ull + group - 1) / group), p.scale * 1.44269504f};
+}
+
+// The kv head of a query head. A division would stand between the start of a kernel and its first load. Exact: the inverse is at most
+// group / 2^32 too large, which times a head of at most 65535 stays below the next integer.
+__device__ __forceinline__ int kv_head_of(const tiled_problem &p, int head) {
+  return p.group_inverse ? (int)__umulhi((uint32_t)head, p.group_inverse) : head;
+}
+
 // Why the device cannot run code built for sm_90a; NULL when it can.
 static const char *hopper_reason() {
   int device = 0, major = 0, minor = 0;
