@@ -59,7 +59,8 @@ __global__ void __launch_bounds__(NUM_THREADS, 1) sdpa_mma(const __grid_constant
   extern __shared__ __align__(128) unsigned char shared_memory[];
   Shared<T, DIM> &smem = *reinterpret_cast<Shared<T, DIM> *>(shared_memory);
 
-  const int batch = blockIdx.z, head = blockIdx.y, kv_head = head / (p.heads_q / p.heads_kv);
+  const int batch = blockIdx.z, head = blockIdx.y;
+  const int kv_head = p.heads_q == p.heads_kv ? head : head / (p.heads_q / p.heads_kv); // two divisions before the first address
   const int q0 = blockIdx.x * BLOCK_Q;
   const T *Q = (const T *)p.q + batch * p.q_stride[0] + head * p.q_stride[1];    // [seq_q, DIM]
   const T *K = (const T *)p.k + batch * p.k_stride[0] + kv_head * p.k_stride[1]; // [seq_kv, DIM]
@@ -202,7 +203,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1) sdpa_mma(const __grid_constant
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const float sum = quad_sum(row_sum[r]);
-    const float normalise = sum == 0.0f ? 0.0f : 1.0f / sum; // no weight at all: 0; NaN stays NaN
+    const float normalise = sum == 0.0f ? 0.0f : reciprocal(sum); // no weight at all: 0; NaN stays NaN
 #pragma unroll
     for (int n = 0; n < DIM / 8; ++n)
       *(uint32_t *)(smem.Q + swizzled<DIM>(warp_row + group + 8 * r, n) + place * 2) =

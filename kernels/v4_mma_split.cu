@@ -341,7 +341,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1) sdpa_mma_split(const __grid_co
       first[0] += weight * a.x, first[1] += weight * a.y, first[2] += weight * a.z, first[3] += weight * a.w;
       second[0] += weight * b.x, second[1] += weight * b.y, second[2] += weight * b.z, second[3] += weight * b.w;
     }
-    const float normalise = sum == 0.0f ? 0.0f : 1.0f / sum; // no weight at all: 0; NaN stays NaN
+    const float normalise = sum == 0.0f ? 0.0f : reciprocal(sum); // no weight at all: 0; NaN stays NaN
     Pack<T, 8> out;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {

@@ -80,7 +80,8 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   extern __shared__ __align__(128) unsigned char shared_memory[];
   Smem &smem = *reinterpret_cast<Smem *>(shared_memory + (-smem_address(shared_memory) & 1023));
 
-  const int batch = blockIdx.z, head = blockIdx.y, kv_head = head / (p.heads_q / p.heads_kv);
+  const int batch = blockIdx.z, head = blockIdx.y;
+  const int kv_head = p.heads_q == p.heads_kv ? head : head / (p.heads_q / p.heads_kv); // two divisions before the first address
   // Causal: the last rows see most keys, so they go first and the short ones fill the gaps.
   const int q_tile = p.causal ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
   const int q0 = q_tile * BLOCK_Q;
@@ -267,7 +268,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const float sum = quad_sum(row_sum[2 * r] + row_sum[2 * r + 1]);
-    const float normalise = sum == 0.0f ? 0.0f : 1.0f / sum; // no weight at all: 0; NaN stays NaN
+    const float normalise = sum == 0.0f ? 0.0f : reciprocal(sum); // no weight at all: 0; NaN stays NaN
 #pragma unroll
     for (int box = 0; box < BOXES; ++box)
 #pragma unroll
