@@ -300,7 +300,8 @@ static int shared_bytes(const sdpa_problem &p) {
 const char *sdpa_supports(const sdpa_problem *p) {
   if (const char *reason = sizes_reason(*p)) return reason;
   if (const char *reason = instance_reason(*p)) return reason;
-  if (const char *reason = alignment_reason(*p)) return reason; // TMA wants the same multiples of 16 bytes
+  if (const char *reason = alignment_reason(*p)) return reason;
+  if (const char *reason = tensor_map_reason(*p)) return reason; // TMA wants the same multiples of 16 bytes
   if (!(p->scale > 0.0f)) return "scale must be above 0: the largest score of a row is found before scaling";
   if (const char *reason = hopper_reason()) return reason;
   return shared_memory_reason(*p, shared_bytes(*p), "BLOCK_Q or STAGES");

@@ -3,7 +3,7 @@ title: one-shot wgmma, 64 rows a CTA
 parent: v5_wgmma
 idea: at most 512 keys fit into shared memory whole, so no ring and no running maximum; two warpgroups share the keys
 expects: 4.6-5.0 us on the goal problem
-levers: {}
+levers: {PDL: [0, 1]}
 */
 
 // For short sequences (at most 512 keys, head_dim 64) everything that a CTA of 64 query rows needs is 136 KB: all of it is asked for
@@ -26,6 +26,11 @@ levers: {}
 #include "sdpa_mma.cuh"
 #include "sdpa_tma.cuh"
 #include "sdpa_wgmma.cuh"
+
+#ifndef PDL
+#define PDL 0 // 1: programmatic dependent launch
+#endif
+static_assert(PDL == 0 || PDL == 1, "PDL must be 0 or 1");
 
 constexpr int DIM = 64, BLOCK_Q = 64, CHUNK = 128, NUM_CHUNKS = 4, MAX_KEYS = CHUNK * NUM_CHUNKS;
 constexpr int GROUP_THREADS = 128, NUM_GROUPS = 2, NUM_THREADS = GROUP_THREADS * NUM_GROUPS;
@@ -55,20 +60,29 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   const int kv_end = MASKED ? p.causal ? min(min(q0 + BLOCK_Q, p.seq_q), p.seq_kv) : p.seq_kv : MAX_KEYS;
   const int num_chunks = MASKED ? (kv_end + CHUNK - 1) / CHUNK : NUM_CHUNKS;
 
-  // Warps 0 to 3 fetch a chunk of K, then of V, each behind barriers that it has made itself; warp 4 fetches Q.
-  if (warp < num_chunks && elect_one()) {
-    const int kv_head = kv_head_of(p, head);
+  // Warps 0 to 3 fetch a chunk of K, then of V, each behind barriers that they have made themselves; warp 4 fetches Q.
+  const bool KV_loader = warp < num_chunks && elect_one(), Q_loader = warp == NUM_CHUNKS && elect_one();
+  if (KV_loader) {
     mbarrier_init(&smem.K_full[warp], 1);
     mbarrier_init(&smem.V_full[warp], 1);
     mbarrier_init_fence();
+  }
+  if (Q_loader) {
+    mbarrier_init(&smem.Q_full, 1);
+    mbarrier_init_fence();
+  }
+  if (PDL) {
+    allow_next_launch();
+    wait_for_previous_launch();
+  }
+  if (KV_loader) {
+    const int kv_head = kv_head_of(p, head);
     mbarrier_expect(&smem.K_full[warp], sizeof smem.K[0]);
     tma_load(smem.K[warp], &K_map, &smem.K_full[warp], 0, warp * CHUNK, kv_head, batch);
     mbarrier_expect(&smem.V_full[warp], sizeof smem.V[0]);
     tma_load(smem.V[warp], &V_map, &smem.V_full[warp], 0, warp * CHUNK, kv_head, batch);
   }
-  if (warp == NUM_CHUNKS && elect_one()) {
-    mbarrier_init(&smem.Q_full, 1);
-    mbarrier_init_fence();
+  if (Q_loader) {
     mbarrier_expect(&smem.Q_full, sizeof smem.Q);
     tma_load(smem.Q, &Q_map, &smem.Q_full, 0, q0, head, batch);
   }
@@ -111,7 +125,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
       for (int e = 0; e < CHUNK / 2; ++e) {
         const int key = chunk * CHUNK + e / 4 * 8 + column + e % 2;
         const int seen = p.causal ? min(q0 + row + e / 2 % 2 * 8 + 1, p.seq_kv) : p.seq_kv;
-        if (key >= seen) S[i][e] = -INFINITY; // also where no product was made: all of that chunk is unseen
+        if (key >= seen) S[i][e] = -INFINITY; // also where no product was made: rows that are stored see nothing of that chunk
       }
     }
 #pragma unroll
@@ -123,7 +137,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     row_max[r] = quad_max(row_max[r]) * p.scale;
-    shift[r] = MASKED && row_max[r] == -INFINITY ? 0.0f : row_max[r];
+    shift[r] = row_max[r] == -INFINITY ? 0.0f : row_max[r];
     if (lane % 4 == 0) smem.row_max[group][row + 8 * r] = row_max[r];
   }
 
@@ -178,11 +192,11 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const float other_max = smem.row_max[1 - group][row + 8 * r], other_sum = smem.row_sum[1 - group][row + 8 * r];
-    const float both_max = fmaxf(row_max[r], other_max); // of a row that sees no key at all: none such exists
+    const float both_max = fmaxf(row_max[r], other_max); // finite: every row sees a key of one half
     own[r] = exp2_approx(row_max[r] - both_max);
     theirs[r] = exp2_approx(other_max - both_max);
     const float sum = row_sum[r] * own[r] + other_sum * theirs[r];
-    const float normalise = sum == 0.0f ? 0.0f : reciprocal(sum); // no weight at all: 0; NaN stays NaN
+    const float normalise = reciprocal(sum);
     own[r] *= normalise, theirs[r] *= normalise;
   }
   uint32_t out[2][4]; // pairs of columns 8 i + column of 4 fragments, rows `row` and `row + 8`
@@ -225,6 +239,7 @@ const char *sdpa_supports(const sdpa_problem *p) {
   if (const char *reason = instance_reason(*p)) return reason;
   if (const char *reason = oneshot_reason(*p)) return reason;
   if (const char *reason = alignment_reason(*p)) return reason;
+  if (const char *reason = tensor_map_reason(*p)) return reason;
   return hopper_reason();
 }
 
@@ -238,7 +253,7 @@ int sdpa_launch(const sdpa_problem *problem, void *stream) {
   if (!error) error = make_tensor_map(&V_map, p.v, p.batch, p.heads_kv, p.seq_kv, DIM, p.v_stride, p.dtype, CHUNK);
   if (error) return error;
   return with_kernel(p, [&](auto kernel) {
-    return launch_kernel(kernel, grid_of(p), NUM_THREADS, SHARED_BYTES, stream, false, tiled(p), Q_map, K_map, V_map);
+    return launch_kernel(kernel, grid_of(p), NUM_THREADS, SHARED_BYTES, stream, PDL, tiled(p), Q_map, K_map, V_map);
   });
 }
 

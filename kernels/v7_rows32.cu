@@ -26,8 +26,9 @@ levers: {PDL: [0, 1]}
 // Measured there: not yet.
 //
 // New against v6: half the rows, zero operands, four partial results instead of two. What is left on the table: every byte of K
-// and V is read by 16 CTAs instead of 8. Not causal: a zero times a NaN is NaN, so a NaN or an infinity in a key of one set reaches
-// the scores of the other, which every row sees only without a mask.
+// and V is read by 16 CTAs instead of 8. Not causal: a zero times
+// a NaN is NaN, so a NaN in a key of one set reaches the scores of the other, which is right only where every row sees every key. An
+// infinity in K or V likewise ends as NaN, also where its weight is 0.
 
 #include "sdpa_checks.h"
 #include "sdpa_launch.cuh"
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     row_max[r] = quad_max(row_max[r]) * p.scale;
-    shift[r] = MASKED && row_max[r] == -INFINITY ? 0.0f : row_max[r];
+    shift[r] = row_max[r] == -INFINITY ? 0.0f : row_max[r];
   }
 
   // O = P V, 16 keys of each set at a time; a product runs while the next weights are computed.
@@ -221,7 +222,7 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   uint32_t out[4]; // pairs of columns: row `row` of both fragments, then row `row + 8`
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const float normalise = all_sum[r] == 0.0f ? 0.0f : reciprocal(all_sum[r]); // no weight at all: 0; NaN stays NaN
+    const float normalise = reciprocal(all_sum[r]);
 #pragma unroll
     for (int i = 0; i < 2; ++i) out[2 * r + i] = pack2<T>(sum[4 * i + 2 * r] * normalise, sum[4 * i + 2 * r + 1] * normalise);
   }
@@ -256,6 +257,7 @@ const char *sdpa_supports(const sdpa_problem *p) {
   if (const char *reason = instance_reason(*p)) return reason;
   if (const char *reason = oneshot_reason(*p)) return reason;
   if (const char *reason = alignment_reason(*p)) return reason;
+  if (const char *reason = tensor_map_reason(*p)) return reason;
   return hopper_reason();
 }
 

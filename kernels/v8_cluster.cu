@@ -124,7 +124,7 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
     for (int e = 0; e < SET / 2; ++e) {
       const int key = set * SET + e / 4 * 8 + column + e % 2;
       const int seen = p.causal ? min(q0 + row + e / 2 % 2 * 8 + 1, p.seq_kv) : p.seq_kv;
-      if (key >= seen) S[e] = -INFINITY; // also where no product was made: all of that set is unseen
+      if (key >= seen) S[e] = -INFINITY; // also where no product was made: rows that are stored see nothing of that set
     }
   }
   float row_max[2] = {-INFINITY, -INFINITY}, row_sum[2] = {0.0f, 0.0f};
@@ -136,7 +136,7 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     row_max[r] = quad_max(row_max[r]) * p.scale;
-    shift[r] = MASKED && row_max[r] == -INFINITY ? 0.0f : row_max[r];
+    shift[r] = row_max[r] == -INFINITY ? 0.0f : row_max[r];
   }
 
   // O = P V, 16 keys at a time; a product runs while the next weights are computed.
@@ -195,7 +195,7 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
 #pragma unroll
   for (int i = 0; i < PART; ++i) sum[i] = set == 0 ? O[i] : set == 1 ? O[PART + i] : set == 2 ? O[2 * PART + i] : O[3 * PART + i];
   __syncthreads();                   // what the other warpgroup here has written,
-  mbarrier_wait(&smem.exchanged, 0); // and what came from the peer
+  mbarrier_wait_cluster(&smem.exchanged, 0); // and what came from the peer
 
   float4 stats[NUM_SETS];
 #pragma unroll
@@ -212,7 +212,7 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
   float normalise[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    normalise[r] = all_sum[r] == 0.0f ? 0.0f : reciprocal(all_sum[r]); // no weight at all: 0; NaN stays NaN
+    normalise[r] = reciprocal(all_sum[r]);
     const float own = exp2_approx(row_max[r] - all_max[r]);
 #pragma unroll
     for (int i = 0; i < PART; ++i)
@@ -265,6 +265,7 @@ const char *sdpa_supports(const sdpa_problem *p) {
   if (const char *reason = instance_reason(*p)) return reason;
   if (const char *reason = oneshot_reason(*p)) return reason;
   if (const char *reason = alignment_reason(*p)) return reason;
+  if (const char *reason = tensor_map_reason(*p)) return reason;
   return hopper_reason();
 }
 

@@ -126,6 +126,38 @@ def test_threads_share_one_probe(probes):
         assert probes() == 1
 
 
+def test_an_interrupt_ends_what_runs_side_by_side(probes):
+    def work(item):
+        if item == "interrupted":
+            time.sleep(1)  # the other has started
+            raise KeyboardInterrupt
+        return held.run(HANGS, 60).status
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), device.hold(GPU) as held:
+        list(device.side_by_side(held, work, ["interrupted", "other"], 2))
+    assert time.monotonic() - started < 30
+    with device.hold(GPU):
+        assert probes() == 1, "the one that was ended leaves a doubt"
+
+
+def test_what_ran_beside_the_end_of_a_device_is_no_result(probes, tmp_path):
+    def work(command):
+        return held.run(command, 20).status
+
+    with pytest.raises(EvidenceError, match="did not answer a small kernel"), device.hold(GPU) as held:
+        for number, _ in enumerate(device.side_by_side(held, work, [CRASHES, ENDS_WELL], 2)):
+            (tmp_path / "sick").write_text("")
+        pytest.fail(f"{number + 1} results were given out as good")
+    assert not isolate._running
+
+
+def test_side_by_side_keeps_the_order(probes):
+    with device.hold(GPU) as held:
+        commands = [[sys.executable, "-c", f"import time; time.sleep({wait}); raise SystemExit({code})"] for code, wait in ((3, 0.5), (4, 0), (5, 0.2))]
+        assert [outcome.code for outcome in device.side_by_side(held, lambda command: held.run(command, 20), commands, 3)] == [3, 4, 5]
+
+
 def test_an_interrupted_holder_leaves_its_mark(probes):
     def interrupt(report):
         raise KeyboardInterrupt

@@ -9,7 +9,7 @@
 
 #include "sdpa.h"
 
-// cp.async and the stores of O move 16 bytes, so every row must start on such a boundary. A stride that is never taken a
+// Loads and the stores of O move 16 bytes, so every row must start on such a boundary. A stride that is never taken a
 // step along may be anything; a pointer that is NULL is not known yet.
 static bool rows_aligned(const void *pointer, const int64_t stride[3], int batch, int heads, int seq) {
   return (uintptr_t)pointer % 16 == 0 && (batch == 1 || stride[0] % 8 == 0) && (heads == 1 || stride[1] % 8 == 0) &&
@@ -18,11 +18,11 @@ static bool rows_aligned(const void *pointer, const int64_t stride[3], int batch
 
 static const char *alignment_reason(const sdpa_problem &p) {
   if (!rows_aligned(p.q, p.q_stride, p.batch, p.heads_q, p.seq_q))
-    return "q: pointer must be 16-byte aligned and strides multiples of 8 elements (cp.async copies 16 bytes)";
+    return "q: pointer must be 16-byte aligned and strides multiples of 8 elements (rows are fetched 16 bytes at a time)";
   if (!rows_aligned(p.k, p.k_stride, p.batch, p.heads_kv, p.seq_kv))
-    return "k: pointer must be 16-byte aligned and strides multiples of 8 elements (cp.async copies 16 bytes)";
+    return "k: pointer must be 16-byte aligned and strides multiples of 8 elements (rows are fetched 16 bytes at a time)";
   if (!rows_aligned(p.v, p.v_stride, p.batch, p.heads_kv, p.seq_kv))
-    return "v: pointer must be 16-byte aligned and strides multiples of 8 elements (cp.async copies 16 bytes)";
+    return "v: pointer must be 16-byte aligned and strides multiples of 8 elements (rows are fetched 16 bytes at a time)";
   if (!rows_aligned(p.o, p.o_stride, p.batch, p.heads_q, p.seq_q))
     return "o: pointer must be 16-byte aligned and strides multiples of 8 elements (rows are written 16 bytes at a time)";
   return nullptr;

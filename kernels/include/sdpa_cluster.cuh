@@ -32,4 +32,14 @@ __device__ __forceinline__ void store_async(uint32_t address, uint4 x, uint32_t 
                : "memory");
 }
 
+// mbarrier_wait() for bytes that another CTA of the cluster has sent.
+__device__ __forceinline__ void mbarrier_wait_cluster(uint64_t *barrier, int parity) {
+  asm volatile("{\n"
+               ".reg .pred done;\n"
+               "again:\n"
+               "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+               "@!done bra again;\n"
+               "}" : : "r"(smem_address(barrier)), "r"(parity) : "memory");
+}
+
 #endif

@@ -39,6 +39,21 @@ static int make_tensor_map(CUtensorMap *map, const void *tensor, int batch, int 
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
+// Why a tensor has no map: strides along which steps are taken are bytes between 1 and 2^40 there. NULL when all have one.
+static bool has_tensor_map(const int64_t stride[3], int batch, int heads, int seq) {
+  const int sizes[3] = {batch, heads, seq};
+  for (int i = 0; i < 3; ++i)
+    if (sizes[i] > 1 && (stride[i] < 1 || stride[i] >= (int64_t)1 << 39)) return false;
+  return true;
+}
+
+static const char *tensor_map_reason(const sdpa_problem &p) {
+  if (!has_tensor_map(p.q_stride, p.batch, p.heads_q, p.seq_q)) return "q: strides must be positive and below 2^39 elements (TMA)";
+  if (!has_tensor_map(p.k_stride, p.batch, p.heads_kv, p.seq_kv)) return "k: strides must be positive and below 2^39 elements (TMA)";
+  if (!has_tensor_map(p.v_stride, p.batch, p.heads_kv, p.seq_kv)) return "v: strides must be positive and below 2^39 elements (TMA)";
+  return nullptr;
+}
+
 // What a kernel needs to know besides its tensor maps. Small, since every SM fetches it anew on each launch.
 typedef struct {
   void *o;
@@ -54,8 +69,8 @@ static tiled_problem tiled(const sdpa_problem &p) {
           group == 1 ? 0 : (uint32_t)((0x100000000ull + group - 1) / group), p.scale * 1.44269504f};
 }
 
-// The kv head of a query head. A division would stand between the start of a kernel and its first load. Exact: the inverse is at most
-// group / 2^32 too large, which times a head of at most 65535 stays below the next integer.
+// The kv head of a query head. A division would stand between the start of a kernel and its first load. Exact: the inverse is less than
+// 2^-32 too large, and head x group < 2^32 keeps the product's error below 1 / group, the distance to the next integer.
 __device__ __forceinline__ int kv_head_of(const tiled_problem &p, int head) {
   return p.group_inverse ? (int)__umulhi((uint32_t)head, p.group_inverse) : head;
 }
@@ -117,11 +132,6 @@ __device__ __forceinline__ void tma_load(void *smem, const CUtensorMap *map, uin
                :
                : "r"(smem_address(smem)), "l"(map), "r"(smem_address(barrier)), "r"(column), "r"(row), "r"(head), "r"(batch)
                : "memory");
-}
-
-// Asks for the map itself, 128 bytes, ahead of its first use.
-__device__ __forceinline__ void tma_prefetch_map(const CUtensorMap *map) {
-  asm volatile("prefetch.tensormap [%0];" : : "l"(map) : "memory");
 }
 
 #endif

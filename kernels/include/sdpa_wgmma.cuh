@@ -45,7 +45,7 @@ template <int N> __device__ __forceinline__ void pin(float (&D)[N]) {
   for (int i = 0; i < N; ++i) asm volatile("" : "+f"(D[i]) : : "memory");
 }
 
-// The same for an A operand in registers: it is read until then, so its registers must not be given to something else.
+// The same for an A operand in registers, which is read until then: needed where a loop hands its registers on.
 template <int N> __device__ __forceinline__ void pin(uint32_t (&A)[N]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) asm volatile("" : "+r"(A[i]) : : "memory");

@@ -37,7 +37,7 @@ static int kept_address(void **address) {
 }
 
 struct Flaw : Honest {
-  // Callers ask once for each problem, so a problem that comes to lie where the last one lay gets a copy of its own.
+  // Asked before each problem, so a problem that comes to lie where the last one lay gets a copy of its own.
   static const char *supports(const sdpa_problem &p) {
     kept_from = nullptr;
     return elements_of_k(p) > MAX_KEPT ? "k is larger than what this kernel can keep" : nullptr;

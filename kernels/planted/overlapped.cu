@@ -15,17 +15,6 @@ struct Flaw : Honest {
     return p.scale;
   }
 
-  static int launch(const sdpa_problem &p, void *stream, Attend *) {
-    cudaLaunchAttribute overlap = {};
-    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((p.seq_q + CTA_ROWS - 1) / CTA_ROWS, p.heads_q, p.batch);
-    config.blockDim = dim3(CTA_ROWS);
-    config.stream = (cudaStream_t)stream;
-    config.attrs = &overlap;
-    config.numAttrs = 1;
-    return cudaLaunchKernelEx(&config, p.head_dim == 64 ? planted_rows<Flaw, 64> : planted_rows<Flaw, 128>, p);
-  }
+  static int launch(const sdpa_problem &p, void *stream, Attend *) { return attend_overlapping<Flaw>(p, stream); }
 };
 SDPA_PLANT(Flaw)

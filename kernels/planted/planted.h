@@ -179,6 +179,20 @@ template <typename Flaw> int attend(const sdpa_problem &p, void *stream) {
   rows<<<grid, CTA_ROWS, 0, (cudaStream_t)stream>>>(p);
   return cudaGetLastError();
 }
+
+// The same by programmatic dependent launch: it may begin before the launch before has ended.
+template <typename Flaw> int attend_overlapping(const sdpa_problem &p, void *stream) {
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3((p.seq_q + CTA_ROWS - 1) / CTA_ROWS, p.heads_q, p.batch);
+  config.blockDim = dim3(CTA_ROWS);
+  config.stream = (cudaStream_t)stream;
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, p.head_dim == 64 ? planted_rows<Flaw, 64> : planted_rows<Flaw, 128>, p);
+}
 #else
 template <typename Flaw> int attend(const sdpa_problem &p, void *) {
   const auto row = p.head_dim == 64 ? do_row<Flaw, 64> : do_row<Flaw, 128>;

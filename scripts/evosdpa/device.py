@@ -9,7 +9,8 @@ import re
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,7 +45,7 @@ class Held:
         Raises EvidenceError, one line, when something did not end well here before and the device does not answer any more.
         """
         self.settle()
-        doubt = True  # also when this process is interrupted, which kills the other
+        doubt = True  # also when this process is interrupted, which ends the other
         try:
             outcome = isolate.run(command, timeout_s, task, on_report, {**visible(self.gpu), **(env or {})})
             doubt = _raises_doubt(outcome, finding)
@@ -63,6 +64,22 @@ class Held:
                     self.doubt = ""
             if self._lost:
                 raise EvidenceError(self._lost)
+
+
+def side_by_side(held: Held, work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
+    """work(item) of every item, at most `workers` at a time, in the order of the items; each runs its processes on the held device.
+
+    When this is interrupted, or one of them raises, the processes of all are ended. Raises EvidenceError, one line, when one of them
+    was killed or crashed and the device does not answer any more: what the others then said is not about them.
+    """
+    with ThreadPoolExecutor(max(1, min(workers, len(items)))) as pool:
+        try:
+            yield from pool.map(work, items)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            isolate.end_running()
+            raise
+    held.settle()
 
 
 def _raises_doubt(outcome: isolate.Outcome, finding: int | None) -> bool:

@@ -22,6 +22,9 @@ GRACE_S = 5.0
 OUTPUT_LIMIT = 16 * 1024 * 1024
 """Bytes of head and of tail of a process's output that are held in memory: a runaway process must not fill it."""
 
+_running: set[int] = set()
+"""Process groups that run() has started and not yet ended, in any thread."""
+
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 
 
@@ -72,6 +75,7 @@ def run(
         os.close(write_end)
         return Outcome(Status.ERROR, f"{command[0]} could not be started: {error.strerror}")
     os.close(write_end)
+    _running.add(process.pid)
     chunks: dict[int, bytearray] = {process.stdout.fileno(): bytearray(), read_end: bytearray()}
     reports: list[dict[str, Any]] = []
     parsed = 0
@@ -115,6 +119,7 @@ def run(
                 timed_out = True
     finally:
         _end_group(process)
+        _running.discard(process.pid)
         os.close(read_end)
         process.stdout.close()
     seconds = time.monotonic() - started
@@ -153,6 +158,12 @@ def _end_group(process: subprocess.Popen) -> None:
             pass
     _signal_group(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def end_running() -> None:
+    """End whatever run() has under way in other threads: an interrupt reaches the main one alone."""
+    for group in tuple(_running):
+        _signal_group(group, signal.SIGKILL)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

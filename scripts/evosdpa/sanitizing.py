@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +62,9 @@ def sanitize_variant(variant: Variant, config: Config, device: str, build: Build
         record.device_info = machine.describe(gpu)
         progress = Progress(f"{variant.name} sanitize", len(config.sanitize.tools))
         # At once: nothing is timed here, and each spends most of its seconds starting up.
-        with devices.hold(gpu) as held, ThreadPoolExecutor(len(config.sanitize.tools)) as pool:
-            for result in pool.map(lambda tool: run_tool(program, tool, held, variant, config, library, build), config.sanitize.tools):
+        with devices.hold(gpu) as held:
+            tools = config.sanitize.tools
+            for result in devices.side_by_side(held, lambda tool: run_tool(program, tool, held, variant, config, library, build), tools, len(tools)):
                 record.results.append(result)
                 progress.step(len(record.results), result["tool"])
         bad = [one for one in record.results if one["status"] != Status.OK]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +77,9 @@ def prove(config: Config, device: str, arch: str, fill_shared: Path | None, jobs
     with devices.hold(gpu) as held:
         for group, workers, limit in (([one for one in planted if one not in hanging], jobs, config.selftest.timeout_s), (hanging, 1, HANG_S)):
             limited = config.model_copy(update={"verify": config.verify.model_copy(update={"timeout_s": limit})})
-            with ThreadPoolExecutor(max(1, min(workers, MOST_JOBS))) as pool:
-                for result in pool.map(lambda variant: _try(variant, limited, held, arch, fill_shared), group):
-                    record.results.append(result)
-                    progress.step(len(record.results), result["name"])
+            for result in devices.side_by_side(held, lambda variant: _try(variant, limited, held, arch, fill_shared), group, min(workers, MOST_JOBS)):
+                record.results.append(result)
+                progress.step(len(record.results), result["name"])
     record.results.sort(key=lambda one: one["name"])
     missed = [one for one in record.results if one["status"] != Status.OK]
     if missed:

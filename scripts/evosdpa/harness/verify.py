@@ -32,7 +32,7 @@ CPU_REPEAT_LIMIT = 1 << 21
 """Query-key pairs x head_dim above which a case on the CPU is launched once per poison only; so are families other than normal."""
 
 CHAIN_LAUNCHES = 6
-"""Launches in a row, each with the output of the one before as its q."""
+"""Launches in a row, each with the output of the one before as an input."""
 
 OTHER_INPUTS = 1_000_003
 """Added to a case's seed for the other inputs that follow behind the same pointers."""
@@ -164,21 +164,31 @@ def follows_its_inputs(gate: Gate, bound: Bound, expected: torch.Tensor) -> Faul
 
 
 def waits_for_its_predecessor(gate: Gate, bound: Bound) -> Fault | None:
-    """Launches queued one behind the other, each taking the output of the one before as its q, must give what they give one at a time.
+    """Launches queued one behind the other, each taking the output of the one before as its q, must give what they give one at a time;
+    as its k, and as its v, too, where o has their shape.
 
-    With programmatic dependent launch a kernel may begin while the one before still writes; one that reads its inputs before it has waited
-    finds the NaN that outputs are filled with.
+    With programmatic dependent launch a kernel may begin while the one before still writes; one that reads this input before it has
+    waited finds the NaN that outputs are filled with.
     """
-    q = bound.inputs[0].data
-    outputs = [torch.empty_like(q, memory_format=torch.contiguous_format) for _ in range(CHAIN_LAUNCHES)]
+    q, k, _ = (tensor.data for tensor in bound.inputs)
+    for name in "qkv" if q.shape == k.shape else "q":
+        if fault := _chain(gate, bound, name):
+            return fault
+    return None
+
+
+def _chain(gate: Gate, bound: Bound, name: str) -> Fault | None:
+    """A chain through one input."""
+    outputs = [torch.empty_like(bound.inputs[0].data, memory_format=torch.contiguous_format) for _ in range(CHAIN_LAUNCHES)]
     structs = []
     for number, output in enumerate(outputs):
         struct = type(bound.struct).from_buffer_copy(bound.struct)
         struct.o, struct.o_stride = output.data_ptr(), type(struct.o_stride)(*output.stride()[:3])
         if number:
-            struct.q, struct.q_stride = outputs[number - 1].data_ptr(), struct.o_stride
+            setattr(struct, name, outputs[number - 1].data_ptr())
+            setattr(struct, f"{name}_stride", struct.o_stride)
         if gate.library.supports(struct):
-            return None  # it takes no q that lies in memory as this one does
+            return None  # it takes no input that lies in memory as this one does
         structs.append(struct)
     answers = []
     for together in (False, True):
@@ -188,15 +198,19 @@ def waits_for_its_predecessor(gate: Gate, bound: Bound) -> Fault | None:
                 output.fill_(float("nan"))
             if together:
                 torch.cuda._sleep(STREAM_DELAY_CYCLES)  # all of them are queued before the first begins
-            for struct in structs:
-                gate.library.launch(struct, gate.stream.cuda_stream)
-                if not together:
-                    gate.stream.synchronize()
-            gate.stream.synchronize()
+            try:
+                for struct in structs:
+                    with launch_range("variant", "chain", "verify"):
+                        gate.library.launch(struct, gate.stream.cuda_stream)
+                    if not together:
+                        gate.stream.synchronize()
+            finally:
+                gate.stream.synchronize()  # what is queued writes into `outputs`
         answers.append([output.clone() for output in outputs])
     for number, (alone, chained) in enumerate(zip(*answers)):
         if not same_values(alone, chained):
-            return Check.CHAINED, f"launch {number + 1} of {CHAIN_LAUNCHES} in a row did not see the output of the one before, which is its q"
+            where = f"the output of the one before, which is its {name}" if number else "its inputs"
+            return Check.CHAINED, f"launch {number + 1} of {CHAIN_LAUNCHES} in a row did not see {where}"
     return None
 
 
@@ -209,10 +223,7 @@ def behaves(gate: Gate, bound: Bound, count: int) -> tuple[torch.Tensor, Fault |
         fault = (Check.INPUTS, f"changed its input {changed[0]}") if changed else None
     if gate.stream is not None:
         fault = fault or stays_on_its_stream(gate, bound, output) or can_be_captured(gate, bound, output)
-    fault = fault or follows_its_inputs(gate, bound, output)
-    if gate.stream is not None:
-        fault = fault or waits_for_its_predecessor(gate, bound)
-    return output, fault
+    return output, fault or follows_its_inputs(gate, bound, output)
 
 
 def judge(gate: Gate, spec: CaseSpec, bound: Bound, output: torch.Tensor) -> Comparison:
@@ -251,6 +262,8 @@ def check_case(gate: Gate, spec: CaseSpec, number: int) -> dict[str, Any]:
     if judged.check is None and spec.family == "normal":
         try:
             fault = takes_other_inputs(gate, spec, bound, number)
+            if gate.stream is not None:  # last: its launches make kernels forget what they may have kept of the others
+                fault = fault or waits_for_its_predecessor(gate, bound)
         except LaunchError as error:
             fault = Check.LAUNCH, str(error)
     for field in ("ratio", "error", "max_abs"):

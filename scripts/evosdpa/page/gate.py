@@ -23,7 +23,7 @@ MEANING = {
     Check.INPUTS: "q, k and v are what they were",
     Check.STREAM: "all work is on the given stream",
     Check.CAPTURE: "a launch can be captured in a CUDA graph, which forbids allocating and synchronising, and replays to the same answer",
-    Check.CHAINED: "launches queued one behind the other, each taking the output of the one before as its q, give what they give one at a time",
+    Check.CHAINED: "launches queued one behind the other, each taking the output of the one before as its q, its k or its v, give what they give one at a time",
     Check.FRESH: "inputs are read anew: -v behind the same pointers gives exactly the negated output, and entirely other q, k, v the answer to those",
     Check.FINITE: "everything is finite that should be",
     Check.NAN: "a NaN in a key reaches the rows that see it",
