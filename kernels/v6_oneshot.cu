@@ -13,7 +13,7 @@ levers: {PDL: [0, 1]}
 // the end the two halves of the softmax meet: maxima and sums are exchanged, and each warpgroup finishes 32 of the 64 columns.
 //
 // Predicted on an H200 at 1.98 GHz, 64 CTAs: launch 1.1 us and 0.35 us of prologue and drain outside the kernel's own clock; first
-// operands after 1100 cycles (parallel prologue), scores 2 x 4 products of 64.5 cycles, both warpgroups on the same tensor cores:
+// operands after 1100 cycles, scores 2 x 4 products of 64.5 cycles, both warpgroups on the same tensor cores:
 // 1000; maximum 500; 64 x 512 exponentials at 16 a cycle are 2048 cycles, 2500 with what cannot hide; combine and store 700:
 // 5800 cycles or 2.9 us, together 4.4 us; what such phases usually lose to each other makes it 4.6-5.0 us warm.
 // Measured there: not yet.
@@ -60,31 +60,37 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   const int kv_end = MASKED ? p.causal ? min(min(q0 + BLOCK_Q, p.seq_q), p.seq_kv) : p.seq_kv : MAX_KEYS;
   const int num_chunks = MASKED ? (kv_end + CHUNK - 1) / CHUNK : NUM_CHUNKS;
 
-  // Warps 0 to 3 fetch a chunk of K, then of V, each behind barriers that they have made themselves; warp 4 fetches Q.
-  const bool KV_loader = warp < num_chunks && elect_one(), Q_loader = warp == NUM_CHUNKS && elect_one();
-  if (KV_loader) {
-    mbarrier_init(&smem.K_full[warp], 1);
-    mbarrier_init(&smem.V_full[warp], 1);
-    mbarrier_init_fence();
-  }
-  if (Q_loader) {
+  // One thread makes the barriers and fetches all, in the order in which it is needed.
+  const bool loader = warp == 0 && elect_one();
+  if (loader) {
     mbarrier_init(&smem.Q_full, 1);
+#pragma unroll
+    for (int chunk = 0; chunk < NUM_CHUNKS; ++chunk) {
+      mbarrier_init(&smem.K_full[chunk], 1);
+      mbarrier_init(&smem.V_full[chunk], 1);
+    }
     mbarrier_init_fence();
   }
   if (PDL) {
     allow_next_launch();
     wait_for_previous_launch();
   }
-  if (KV_loader) {
+  if (loader) {
     const int kv_head = kv_head_of(p, head);
-    mbarrier_expect(&smem.K_full[warp], sizeof smem.K[0]);
-    tma_load(smem.K[warp], &K_map, &smem.K_full[warp], 0, warp * CHUNK, kv_head, batch);
-    mbarrier_expect(&smem.V_full[warp], sizeof smem.V[0]);
-    tma_load(smem.V[warp], &V_map, &smem.V_full[warp], 0, warp * CHUNK, kv_head, batch);
-  }
-  if (Q_loader) {
     mbarrier_expect(&smem.Q_full, sizeof smem.Q);
     tma_load(smem.Q, &Q_map, &smem.Q_full, 0, q0, head, batch);
+#pragma unroll
+    for (int chunk = 0; chunk < NUM_CHUNKS; ++chunk)
+      if (chunk < num_chunks) {
+        mbarrier_expect(&smem.K_full[chunk], sizeof smem.K[0]);
+        tma_load(smem.K[chunk], &K_map, &smem.K_full[chunk], 0, chunk * CHUNK, kv_head, batch);
+      }
+#pragma unroll
+    for (int chunk = 0; chunk < NUM_CHUNKS; ++chunk)
+      if (chunk < num_chunks) {
+        mbarrier_expect(&smem.V_full[chunk], sizeof smem.V[0]);
+        tma_load(smem.V[chunk], &V_map, &smem.V_full[chunk], 0, chunk * CHUNK, kv_head, batch);
+      }
   }
   __syncthreads(); // nobody waits at a barrier before it is made
 

@@ -67,36 +67,39 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
   const int kv_end = MASKED ? p.causal ? min(min(q0 + BLOCK_Q, p.seq_q), p.seq_kv) : p.seq_kv : MAX_KEYS;
   const bool has_keys = !MASKED || set * SET < kv_end;
 
-  // The first warp of each warpgroup fetches its K, then its V, each behind barriers that it has made itself; warp 1 fetches Q.
-  const bool K_loader = warp % 4 == 0 && has_keys && elect_one(), Q_loader = warp == 1 && elect_one();
-  if (K_loader) {
-    mbarrier_init(&smem.K_full[group], 1);
-    mbarrier_init(&smem.V_full[group], 1);
-    mbarrier_init_fence();
-  }
-  if (Q_loader) {
+  // One thread makes the barriers and fetches all: Q and K first.
+  const bool loader = warp == 0 && elect_one();
+  if (loader) {
     mbarrier_init(&smem.Q_full, 1);
-    mbarrier_init_fence();
-  }
-  if (warp == 2 && elect_one()) {
     mbarrier_init(&smem.exchanged, 1);
+#pragma unroll
+    for (int g = 0; g < NUM_GROUPS; ++g) {
+      mbarrier_init(&smem.K_full[g], 1);
+      mbarrier_init(&smem.V_full[g], 1);
+    }
     mbarrier_init_fence();
-    mbarrier_expect(&smem.exchanged, BYTES_FROM_PEER);
   }
   if (PDL) {
     allow_next_launch();
     wait_for_previous_launch();
   }
-  if (K_loader) {
-    const int kv_head = kv_head_of(p, head);
-    mbarrier_expect(&smem.K_full[group], sizeof smem.K[0]);
-    tma_load(smem.K[group], &K_map, &smem.K_full[group], 0, set * SET, kv_head, batch);
-    mbarrier_expect(&smem.V_full[group], sizeof smem.V[0]);
-    tma_load(smem.V[group], &V_map, &smem.V_full[group], 0, set * SET, kv_head, batch);
-  }
-  if (Q_loader) {
+  if (loader) {
+    const int kv_head = kv_head_of(p, head), first_set = rank * NUM_GROUPS;
     mbarrier_expect(&smem.Q_full, sizeof smem.Q);
     tma_load(smem.Q, &Q_map, &smem.Q_full, 0, q0, head, batch);
+#pragma unroll
+    for (int g = 0; g < NUM_GROUPS; ++g)
+      if (!MASKED || (first_set + g) * SET < kv_end) {
+        mbarrier_expect(&smem.K_full[g], sizeof smem.K[0]);
+        tma_load(smem.K[g], &K_map, &smem.K_full[g], 0, (first_set + g) * SET, kv_head, batch);
+      }
+#pragma unroll
+    for (int g = 0; g < NUM_GROUPS; ++g)
+      if (!MASKED || (first_set + g) * SET < kv_end) {
+        mbarrier_expect(&smem.V_full[g], sizeof smem.V[0]);
+        tma_load(smem.V[g], &V_map, &smem.V_full[g], 0, (first_set + g) * SET, kv_head, batch);
+      }
+    mbarrier_expect(&smem.exchanged, BYTES_FROM_PEER);
   }
   __syncthreads();          // nobody here waits at a barrier before it is made,
   cluster_arrive_relaxed(); // and nobody over there counts bytes at one
