@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from evosdpa import build, evidence, inspection, isolate, keys, machine, problem, profiling, sanitizing, stats, variants
+from evosdpa import between_runs, build, evidence, inspection, isolate, keys, machine, problem, profiling, sanitizing, stats, variants
 from evosdpa.evidence import Bench, EvidenceError, Status, Timing
 from workspace import PROJECT
 
@@ -80,6 +80,23 @@ def test_drift_cancels_in_ratios_within_processes():
     drift = [1.0, 1.1, 0.9, 1.2, 1.05]
     ratio = stats.ratio_within([2 * one for one in drift], drift)
     assert ratio.value == pytest.approx(2) and ratio.log_error == pytest.approx(0, abs=1e-12)
+
+
+def test_two_runs_whose_anchor_kept_another_speed_are_not_told_apart():
+    """As recorded on an H200: a binary's ratio to the anchor, in five processes each of two runs, steady within and 1.75 % apart."""
+    one, other = stats.of_medians([1.7175, 1.7180, 1.7172, 1.7178, 1.7170]), stats.of_medians([1.6880, 1.6885, 1.6878, 1.6882, 1.6876])
+    assert stats.verdict(stats.quotient(one, other)) == "slower"
+    assert stats.verdict(between_runs.quotient(one, other)) == "undecided"
+
+
+def test_two_runs_of_kernels_that_differ_are_told_apart():
+    fast, slow = stats.of_medians([0.440, 0.441, 0.440, 0.442, 0.441]), stats.of_medians([0.668, 0.669, 0.667, 0.668, 0.668])
+    assert stats.verdict(between_runs.quotient(fast, slow)) == "faster"
+    assert between_runs.quotient(fast, slow).value == pytest.approx(0.441 / 0.668, rel=0.01)
+
+
+def test_a_run_of_one_process_has_no_interval_beside_another_either():
+    assert between_runs.quotient(stats.of_medians([1.0]), stats.of_medians([1.0, 1.1])).interval() is None
 
 
 @pytest.mark.parametrize("low, high, expected", [(0.9, 0.95, "faster"), (1.05, 1.1, "slower"), (0.998, 1.002, "same"), (0.98, 1.02, "undecided"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas
 
-from evosdpa import benchmarking, build, evidence, keys, machine, profiling, repeatability, sanitizing, selftest, stats, variants, verification
+from evosdpa import benchmarking, between_runs, build, evidence, keys, machine, profiling, repeatability, sanitizing, selftest, stats, variants, verification
 from evosdpa import problem as problems
 from evosdpa.config import Config
 from evosdpa.evidence import Bench, Build, EvidenceError, Head, Profile, Sanitize, Static, Status, Timing, Verify
@@ -285,8 +285,8 @@ class Gap:
         if above.name == ANCHOR and there:
             return stats.ratio_within(there.process_medians_us, below.process_medians_us)
         if here and there:
-            return stats.quotient(stats.ratio_within(above.process_medians_us, here.process_medians_us),
-                                  stats.ratio_within(below.process_medians_us, there.process_medians_us))
+            return between_runs.quotient(stats.ratio_within(above.process_medians_us, here.process_medians_us),
+                                         stats.ratio_within(below.process_medians_us, there.process_medians_us))
         return None
 
     def _variant_rows(self, name: str, device: str, rivals: Chain | None) -> list[dict[str, Any]]:

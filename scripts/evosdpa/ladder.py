@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from evosdpa import benchmarking, config as configuration, gap, machine, stats, table_cells as cells, variants, waiting
+from evosdpa import benchmarking, between_runs, config as configuration, gap, machine, stats, table_cells as cells, variants, waiting
 from evosdpa.evidence import EvidenceError, Profile, Status, Verify
 from evosdpa.waiting import Waiting
 
@@ -94,7 +94,7 @@ class Ladder:
                      for one in (parent, name) if (bench := self.chain(one).get("bench"))]
         if not above or not below or protocols[0] != protocols[1]:
             return parent
-        ratio = stats.quotient(stats.of_medians(above), stats.of_medians(below))
+        ratio = between_runs.quotient(stats.of_medians(above), stats.of_medians(below))
         return f"{parent}: {cells.rounded(ratio.value, cells.half_width(*(ratio.interval() or (None, None))), RATIO_DIGITS)}"
 
     def _medians(self, name: str, mode: str) -> list[float]:

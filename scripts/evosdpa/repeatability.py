@@ -7,7 +7,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from evosdpa import benchmarking, device as devices, evidence, keys, machine, stats
+from evosdpa import benchmarking, between_runs, device as devices, evidence, keys, machine, stats
 from evosdpa.config import Config
 from evosdpa.evidence import Bench, Build, Repeatability, Status, Timing, Verify
 from evosdpa.rival_names import ANCHOR
@@ -21,9 +21,9 @@ BETWEEN_COPIES = 2
 
 
 def repeatability_parts(build: Build, config: Config, on_cpu: bool) -> dict[str, str]:
-    """The parts of the content key as they are today: those of a bench, and how often it is repeated."""
+    """The parts of the content key as they are today: those of a bench, how often it is repeated and how two runs are compared."""
     parts = benchmarking.bench_parts(build, config, on_cpu)
-    settings = [parts["protocol"], config.repeatability.runs, config.repeatability.copies, config.goal.problem, config.goal.modes]
+    settings = [parts["protocol"], config.repeatability.runs, config.repeatability.copies, config.goal.problem, config.goal.modes, keys.modules("between_runs")]
     return {**parts, "protocol": keys.protocol(settings)}
 
 
@@ -94,7 +94,7 @@ def between(timed: list[dict[str, Timing]], copies: list[str], mode: str) -> lis
     def over_anchor(run: dict[str, Timing], name: str) -> stats.Estimate:
         return stats.ratio_within(run[name].process_medians_us, run[ANCHOR].process_medians_us)
 
-    return [_try("between", mode, [first, second], [name], stats.quotient(over_anchor(timed[first], name), over_anchor(timed[second], name)))
+    return [_try("between", mode, [first, second], [name], between_runs.quotient(over_anchor(timed[first], name), over_anchor(timed[second], name)))
             for first, second in itertools.combinations(range(len(timed)), 2) for name in copies[:BETWEEN_COPIES]]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,17 @@ def prove(config: Config, device: str, arch: str, fill_shared: Path | None, jobs
     planted = variants.planted(on_cpu)
     hanging = [variant for variant in planted if Check.TIMEOUT in expected_checks(variant)]
     progress = Progress(f"planted kernels on {device}", len(planted))
-    with devices.hold(gpu) as held:
+    with devices.hold(gpu) as held, tempfile.TemporaryDirectory(prefix="evosdpa-") as scratch:
+        trials: list[_Trial] = []
         for group, workers, limit in (([one for one in planted if one not in hanging], jobs, config.selftest.timeout_s), (hanging, 1, HANG_S)):
             limited = config.model_copy(update={"verify": config.verify.model_copy(update={"timeout_s": limit})})
-            for result in devices.side_by_side(held, lambda variant: _try(variant, limited, held, arch, fill_shared), group, min(workers, MOST_JOBS)):
-                record.results.append(result)
-                progress.step(len(record.results), result["name"])
+            for trial in devices.side_by_side(held, lambda variant: _check(variant, limited, held, arch, fill_shared, Path(scratch)), group,
+                                              min(workers, MOST_JOBS)):
+                trials.append(trial)
+                progress.step(len(trials), trial.variant.name)
+        for trial in trials:  # times are taken alone on the device
+            _time(trial, held, config)
+            record.results.append(_settled(trial))
     record.results.sort(key=lambda one: one["name"])
     missed = [one for one in record.results if one["status"] != Status.OK]
     if missed:
@@ -94,36 +100,56 @@ def expected_checks(variant: Variant) -> list[Check]:
     return [check for check in variants.header(variant.source).rejected_by if not (variant.on_cpu and check in SANITIZERS)]
 
 
-def _try(variant: Variant, config: Config, held: Held, arch: str, fill_shared: Path | None) -> dict[str, Any]:
-    """One planted kernel through the gate: its entry in the evidence."""
+@dataclass
+class _Trial:
+    """A planted kernel on its way through the gate."""
+
+    variant: Variant
+    built: Build
+    folder: Path
+    """Where its library is."""
+    verify: Verify
+    expected: list[Check]
+    result: dict[str, Any]
+    """Its entry in the evidence."""
+
+
+def _check(variant: Variant, config: Config, held: Held, arch: str, fill_shared: Path | None, scratch: Path) -> _Trial:
+    """Build one planted kernel, verify it and run the sanitizers."""
     about, expected, started = variants.header(variant.source), expected_checks(variant), time.monotonic()
-    result: dict[str, Any] = dict(name=variant.name, title=about.title, idea=about.idea, expected=list(expected), where=list(about.where), said={},
-                                  reason="", cases=0, ratio=None, seed=None)
-    with tempfile.TemporaryDirectory(prefix="evosdpa-") as scratch:
-        folder = Path(scratch)
-        built = building.compile_variant(variant, config, arch, folder)
-        if built.status is Status.OK:
-            verify = Verify(variant=variant.name, device=held.gpu.slug if held.gpu else "cpu")
-            verification.run_cases(verify, held, config, built, folder / "kernel.so", fill_shared, config.selftest.stop_after,
-                                   () if held.gpu else CPU_LEAVES_OUT, quiet=True)
-            result.update(said=dict(verify.checks), reason=verify.reason, cases=len(verify.cases), ratio=verify.worst_ratio, seed=verify.seed)
-            if not expected or any(check in TIMED_CHECKS for check in expected):
-                _time(result, variant, held, config, built, folder)
-            if held.gpu:
-                _sanitize(result, variant, held, config, built, folder, expected)
-            result["missed"] = _missed(verify, result, expected, about.where)
-        else:
-            result["missed"] = built.reason
-    status = Status.FAILED if result["missed"] else Status.OK
-    return {**result, "status": status.value, "seconds": round(time.monotonic() - started, 1)}
+    folder = scratch / variant.name
+    folder.mkdir()
+    built = building.compile_variant(variant, config, arch, folder)
+    trial = _Trial(variant, built, folder, Verify(variant=variant.name, device=held.gpu.slug if held.gpu else "cpu"), expected, dict(
+        name=variant.name, title=about.title, idea=about.idea, expected=list(expected), where=list(about.where), said={}, reason="", cases=0,
+        ratio=None, seed=None))
+    if built.status is Status.OK:
+        verify = trial.verify
+        verification.run_cases(verify, held, config, built, folder / "kernel.so", fill_shared, config.selftest.stop_after,
+                               () if held.gpu else CPU_LEAVES_OUT, quiet=True)
+        trial.result.update(said=dict(verify.checks), reason=verify.reason, cases=len(verify.cases), ratio=verify.worst_ratio, seed=verify.seed)
+        if held.gpu:
+            _sanitize(trial.result, variant, held, config, built, folder, expected)
+    trial.result["seconds"] = round(time.monotonic() - started, 1)
+    return trial
 
 
-def _time(result: dict[str, Any], variant: Variant, held: Held, config: Config, built: Build, folder: Path) -> None:
-    """Time a planted kernel as a bench would and note whether the outputs of its timed launches are right."""
-    bench = Bench(variant=variant.name, device=held.gpu.slug if held.gpu else "cpu")
+def _settled(trial: _Trial) -> dict[str, Any]:
+    """The entry in the evidence, with what the gate got wrong."""
+    missed = _missed(trial.verify, trial.result, trial.expected, tuple(trial.result["where"])) if trial.built.status is Status.OK else trial.built.reason
+    return {**trial.result, "missed": missed, "status": (Status.FAILED if missed else Status.OK).value}
+
+
+def _time(trial: _Trial, held: Held, config: Config) -> None:
+    """Time a planted kernel as a bench would and note whether the outputs of its timed launches are right. Only one that a check of
+    timed launches must reject, and the honest one."""
+    result, started = trial.result, time.monotonic()
+    if trial.built.status is not Status.OK or (trial.expected and not any(check in TIMED_CHECKS for check in trial.expected)):
+        return
+    bench = Bench(variant=trial.variant.name, device=held.gpu.slug if held.gpu else "cpu")
     few = config.model_copy(update={"bench": config.bench.model_copy(update={"processes": 2})})
-    problem, task = (HONEST_PROBLEM, HONEST_TASK) if held.gpu and not result["expected"] else (TIMED_PROBLEM, TIMED_TASK)
-    benchmarking.measure(bench, held, few, {variant.name: benchmarking.loadable(folder / "kernel.so", built)}, [], [], [problem], [],
+    problem, task = (HONEST_PROBLEM, HONEST_TASK) if held.gpu and not trial.expected else (TIMED_PROBLEM, TIMED_TASK)
+    benchmarking.measure(bench, held, few, {trial.variant.name: benchmarking.loadable(trial.folder / "kernel.so", trial.built)}, [], [], [problem], [],
                          replay_us=TIMED_REPLAY_US["cuda" if held.gpu else "cpu"], **task)
     wrong = [timing for timing in bench.timings if timing.outputs_checked is False]
     suspect = [timing for timing in bench.timings if timing.status is Status.SUSPECT]
@@ -131,9 +157,12 @@ def _time(result: dict[str, Any], variant: Variant, held: Held, config: Config, 
         if found:
             result["said"][check] = len(found)
             result["reason"] = "; ".join(filter(None, [result["reason"], found[0].reason]))
+    for why in (timing.span["reason"] for timing in bench.timings if "reason" in timing.span):
+        result.setdefault("not_run", {})[Check.SPAN] = why
     if bench.status is not Status.OK and not wrong:
         result["reason"] = "; ".join(filter(None, [result["reason"], f"timing: {bench.reason}"]))
         result["said"][Check.CRASH] = 1
+    result["seconds"] = round(result["seconds"] + time.monotonic() - started, 1)
 
 
 def _sanitize(result: dict[str, Any], variant: Variant, held: Held, config: Config, built: Build, folder: Path, expected: list[Check]) -> None:
