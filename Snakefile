@@ -118,7 +118,7 @@ rule verify:
     log:
         "results/logs/{device}/{variant}/verify.log",
     resources:
-        gpu=1,
+        gpu_checks=1,
     shell:
         r"""
         python scripts/verify_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -139,7 +139,7 @@ rule sanitize:
     log:
         "results/logs/{device}/{variant}/sanitize.log",
     resources:
-        gpu=1,
+        gpu_checks=1,
     shell:
         r"""
         python scripts/sanitize_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \

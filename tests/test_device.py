@@ -77,7 +77,8 @@ def test_a_sick_device_is_left_alone_with_one_clear_line(probes, tmp_path):
 def test_a_sick_device_gives_no_evidence(probes, tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "gpu_for", lambda name: GPU)
     monkeypatch.setattr(machine, "describe", lambda gpu: {})
-    device.lock_file(GPU).write_text(device.KILLED)
+    mark = device.lock_file(GPU)
+    mark.with_name(f"{mark.name}.of-one-that-was-killed").write_text(device.KILLED)
     (tmp_path / "sick").write_text("")
     with pytest.raises(EvidenceError, match="no evidence was written"):
         verification.verify_variant(variants.Variant("v", "v", PROJECT / "kernels/v1_scalar.cu"), config.Config(), "nvidia-h200", Build(variant="v"), tmp_path)
@@ -124,6 +125,39 @@ def test_threads_share_one_probe(probes):
         threads = [threading.Thread(target=held.run, args=(ENDS_WELL, 20)) for _ in range(4)]
         [thread.start() for thread in threads], [thread.join() for thread in threads]
         assert probes() == 1
+
+
+def holds(alone: bool) -> str:
+    """A program that holds the device, writes in and out into the file named by its argument, 0.5 s apart."""
+    return (f"import sys, time; sys.path.insert(0, {str(PROJECT / 'scripts')!r})\nfrom evosdpa import device\n"
+            "device.tempfile.gettempdir = lambda: sys.argv[2]\n"
+            f"with device.hold(None, alone={alone}):\n"
+            "    open(sys.argv[1], 'a').write('in '); time.sleep(0.5); open(sys.argv[1], 'a').write('out ')")
+
+
+@pytest.mark.parametrize("kinds, together", [((False, False), True), ((True, False), False), ((False, True), False), ((True, True), False)])
+def test_only_checks_share_a_device(tmp_path, kinds, together):
+    log = tmp_path / "log"
+    holders = [subprocess.Popen([sys.executable, "-c", holds(alone), str(log), str(tmp_path)]) for alone in kinds]
+    assert [holder.wait(60) for holder in holders] == [0, 0]
+    if together and log.read_text() != "in in out out ":  # a slow start may keep them apart
+        pytest.skip("they did not meet")
+    assert log.read_text() == ("in in out out " if together else "in out in out ")
+    assert not list(tmp_path.glob("*.lock.*")), "nobody leaves a mark"
+
+
+def test_a_neighbour_at_work_is_no_doubt(probes):
+    with device.hold(GPU, alone=False), device.hold(GPU, alone=False) as second:
+        assert second.run(ENDS_WELL, 20).status is Status.OK
+    with device.hold(GPU):
+        assert probes() == 0
+
+
+def test_a_device_lost_beside_a_check_gives_it_no_evidence(probes, tmp_path):
+    with pytest.raises(EvidenceError, match="did not answer a small kernel"), device.hold(GPU, alone=False) as held:
+        (tmp_path / "sick").write_text("")
+        assert held.run(breaks("CUDA error: device lost"), 20).status is Status.ERROR
+    assert probes() == 1
 
 
 def test_an_interrupt_ends_what_runs_side_by_side(probes):

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
+import secrets
 import sys
 import tempfile
 import threading
@@ -97,30 +98,61 @@ def lock_file(gpu: Gpu | None) -> Path:
 
 
 @contextlib.contextmanager
-def hold(gpu: Gpu | None) -> Iterator[Held]:
-    """Hold a GPU (None: the CPU), so that nothing else measures on it, also from a second snakemake.
+def hold(gpu: Gpu | None, alone: bool = True) -> Iterator[Held]:
+    """Hold a GPU (None: the CPU), so that nothing is timed on it beside something else, also from a second snakemake: `alone`, or beside
+    others that do not hold it alone either, as checks do whose answers do not depend on time.
 
-    The kernel releases the lock when this process ends, however it ends. What the file then says tells the next holder whether
-    to trust the device: a holder that was killed, or under which a process was killed or crashed, leaves its mark there, and
-    the next one runs a small kernel in a fresh process before anything else. Raises EvidenceError, one line, when the device does
-    not answer: a job that ends so writes no evidence, the mark stays, and the next run tries again.
+    The kernel releases the lock when this process ends, however it ends. The mark that each holder makes tells the next one whether
+    to trust the device: a holder that was killed, or under which a process was killed or crashed, leaves it there, and the next one
+    runs a small kernel in a fresh process before anything else; one that does not hold it alone also after its own, since a device
+    that was lost beside it makes its own processes fail. Raises EvidenceError, one line, when the device does not answer: a job that ends so
+    writes no evidence, the mark stays, and the next run tries again.
     """
     path = lock_file(gpu)
+    wanted = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
     with open(path, "a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, wanted | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"waiting for {gpu.uuid if gpu else 'cpu'}: another measurement holds {path}", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        mark = file.read().strip()
-        _write(file, f"in use by process {os.getpid()}")
-        held = Held(gpu, mark)
-        try:
-            held.settle()
-            yield held
-        finally:
-            _write(file, held.doubt if gpu else "")
+            fcntl.flock(file, wanted)
+        with _mark(path) as (mark, own):
+            left = _left_behind(path, own)
+            held = Held(gpu, next(iter(left.values()), ""))
+            try:
+                held.settle()
+                for one in left:
+                    one.unlink(missing_ok=True)
+                yield held
+                if not alone:
+                    held.settle()
+            finally:
+                if gpu and held.doubt:
+                    _write(mark, held.doubt)
+                else:
+                    own.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _mark(path: Path) -> Iterator[tuple[TextIO, Path]]:
+    """This holder's own mark beside the lock: a file, locked while the holder lives."""
+    own = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    with open(own, "a+") as mark:
+        fcntl.flock(mark, fcntl.LOCK_EX)
+        _write(mark, f"in use by process {os.getpid()}")
+        yield mark, own
+
+
+def _left_behind(path: Path, own: Path) -> dict[Path, str]:
+    """The marks of holders that are no more, and what they say."""
+    left = {}
+    for one in sorted(path.parent.glob(f"{path.name}.*")):
+        if one == own:
+            continue
+        with contextlib.suppress(OSError), open(one, "r+") as mark:  # one that lives has it locked; one that just ended has removed it
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left[one] = mark.read().strip() or "a holder that left no word"
+    return left
 
 
 def _write(file: TextIO, text: str) -> None:

@@ -62,7 +62,7 @@ def sanitize_variant(variant: Variant, config: Config, device: str, build: Build
         record.device_info = machine.describe(gpu)
         progress = Progress(f"{variant.name} sanitize", len(config.sanitize.tools))
         # At once: nothing is timed here, and each spends most of its seconds starting up.
-        with devices.hold(gpu) as held:
+        with devices.hold(gpu, alone=False) as held:
             tools = config.sanitize.tools
             for result in devices.side_by_side(held, lambda tool: run_tool(program, tool, held, variant, config, library, build), tools, len(tools)):
                 record.results.append(result)

@@ -39,7 +39,7 @@ def verify_variant(variant: Variant, config: Config, device: str, build: Build, 
     else:
         gpu = None if variant.on_cpu else machine.gpu_for(device)
         record.device_info = machine.describe(gpu)
-        with devices.hold(gpu) as held:
+        with devices.hold(gpu, alone=False) as held:
             run_cases(record, held, config, build, library, fill_shared)
     record.ended = evidence.now()
     return record
