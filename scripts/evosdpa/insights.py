@@ -74,7 +74,7 @@ class Evidence:
     declared: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
     defaults: dict[str, int | str] = field(default_factory=dict)
     stale: frozenset[str] = frozenset()
-    """Of static, profile and times: those whose source, flags or protocol changed since."""
+    """Of static, profile, times and floors: those whose source, flags or protocol changed since."""
 
     def metric(self, start: str) -> float | None:
         """The metric whose name begins so."""
@@ -199,8 +199,8 @@ NEEDS: dict[str, Callable[[Evidence], bool]] = {
 }
 """When each kind of evidence is there."""
 
-STEP = {"static": "static", "instructions": "static", "profile": "profile", "warm": "times", "stream": "times", "floors": "times", "empty": "times"}
-"""What gives each kind of evidence: what `inspect`, `profile` or `bench` leaves behind."""
+STEP = {"static": "static", "instructions": "static", "profile": "profile", "warm": "times", "stream": "times", "floors": "floors", "empty": "floors"}
+"""Where each kind of evidence is from: `inspect`, `profile`, or `bench` (times, and floors beside them)."""
 
 
 def _empty(evidence: Evidence) -> float | None:
@@ -244,12 +244,13 @@ def _issue(evidence: Evidence, threshold: float) -> Found | None:
     active = evidence.metric("sm__warps_active")
     if active is not None:
         readings.append(Reading("warps active", active, "%"))
-    limiter = str(evidence.launch.get("limiter") or "")
-    waves = evidence.launch.get("waves")
+    limiter, waves = str(evidence.launch.get("limiter") or ""), evidence.launch.get("waves")
+    limits = "limit" if " and " in limiter or limiter.endswith("s") else "limits"
+    why = ""
     if waves and waves <= 1:
-        why = f"; the grid fills {100 * waves:.0f} % of the places for CTAs" + (f", which {limiter} limit{'' if ' and ' in limiter or limiter.endswith('s') else 's'}" if limiter else "")
-    else:
-        why = f"; {limiter} limit{'' if ' and ' in limiter or limiter.endswith('s') else 's'} the warps on an SM" if limiter else ""
+        why = f"; the grid fills {100 * waves:.0f} % of the places for CTAs" + (f", which {limiter} {limits}" if limiter else "")
+    elif limiter:
+        why = f"; {limiter} {limits} the warps on an SM"
     return Found(tuple(readings), f"in {100 - issue:.0f} % of the cycles no warp of a scheduler can issue: latency, not a busy unit{why}",
                  Bound(1 - issue / 100, PROFILE, "the same instructions, one issued in every cycle"))
 
@@ -438,7 +439,7 @@ def insights(evidence: Evidence) -> list[Insight]:
 
 
 def unknown(evidence: Evidence) -> dict[str, list[str]]:
-    """Rules that are silent for want of evidence, by what is missing: static, profile or times."""
+    """Rules that are silent for want of evidence, by what is missing: static, profile, times or floors."""
     missing: dict[str, list[str]] = {}
     for rule in RULES:
         for step in dict.fromkeys(STEP[need] for need in rule.needs if not NEEDS[need](evidence)):
@@ -535,7 +536,8 @@ def of(document: dict[str, Any], fact: dict[str, Any]) -> Evidence:
     launch = {key: value for key, value in (fact.get("launch") or {}).items() if _is_number(value) or isinstance(value, str)}
     defaults = fact.get("default_levers") or {}
     steps, static = fact.get("steps") or {}, fact.get("static") or {}
-    stale = {step for step, is_stale in (("static", static.get("stale")), ("profile", (steps.get("profile") or {}).get("stale")), ("times", fact.get("stale"))) if is_stale}
+    stale = {step for step, is_stale in (("static", static.get("stale")), ("profile", (steps.get("profile") or {}).get("stale")), ("times", fact.get("stale")),
+                                         ("floors", fact.get("stale"))) if is_stale}
     return Evidence(
         name=name, problem=problem, arch=str((fact.get("build") or {}).get("arch") or ""), times_us=times, vs_floor=over,
         floors_us={str(floor): _numbers(by_mode) for floor, by_mode in (fact.get("floors") or {}).items() if isinstance(by_mode, dict)},
