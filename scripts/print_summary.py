@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path("results/report.html"), help="where the page is, or will be")
     parser.add_argument("--summary", type=Path, default=Path("results/summary.md"), help="where summary.md is, or will be")
     given = parser.parse_args()
-    places = [str(path.resolve()) if path.is_file() else f"{path} (not there yet: snakemake --cores 1 {path})" for path in (given.page, given.summary)]
+    places = [str(path) if path.is_file() else f"{path} (not there yet: snakemake --cores 1 {path})" for path in (given.page, given.summary)]
     sys.stdout.write(terminal.ladder(render.read(given.gap), *places, colour=terminal.wants_colour(sys.stdout)))
 
 

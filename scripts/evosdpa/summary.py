@@ -6,6 +6,7 @@ Made from gap.json alone, by the page's own rules of rank, rounding and verdict;
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,9 @@ class Candidate:
 # Words
 
 def prose(text: Any, limit: int = 400) -> str:
-    """Text from a source or a tool on one line, with nothing in it that Markdown would take for its own."""
-    text = words.clip(" ".join(str(text or "").split()), limit)
+    """Text from a source or a tool on one line, with no control character and nothing that Markdown would take for its own."""
+    shown = "".join(char for char in " ".join(str(text or "").split()) if not unicodedata.category(char).startswith("C"))
+    text = words.clip(shown, limit)
     return re.sub(r"[\\`*\[\]<>|&#~]|(?<!\w)_|_(?!\w)|(?<=_)_|_(?=_)", r"\\\g<0>", text)
 
 

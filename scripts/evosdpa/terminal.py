@@ -88,7 +88,7 @@ def ladder(document: dict[str, Any], page: str, writeup: str, colour: bool = Fal
         if len(found) > MOST_ROWS:
             lines.append(f"({len(found) - MOST_ROWS} more in results/gap.csv)")
     if known.candidates:
-        lines.append(f"vs rival: in {modes[0]}, = same, ? undecided; vs goal: in the slower mode; waits for: share of a warp's time")
+        lines.append(f"vs rival: in {modes[0]} (= same, ? undecided); vs goal: in the slowest of the goal's modes")
     lines.append("")
     for mode in modes:
         view = ladders.ladder(document, device, goal.get("problem"), mode)
