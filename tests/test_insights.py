@@ -48,6 +48,7 @@ def test_good_evidence_has_no_insight_and_all_strengths():
 
 DURATION, ISSUE = "gpu__time_duration.sum", "smsp__issue_active.avg.pct_of_peak_sustained_active"
 WAVEFRONTS, CONFLICTS = "l1tex__data_pipe_lsu_wavefronts_mem_shared.sum", "l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum"
+NO_WAIT = {STALL.format("short_scoreboard"): 0.0, STALL.format("mio_throttle"): 0.0}
 LOCAL = "smsp__sass_inst_executed_op_local_ld.sum"
 FIRES = {
     # rule: evidence on which it speaks, the bound's share and what it is a share of
@@ -56,9 +57,9 @@ FIRES = {
     "no_matrix_instructions": (but(instructions={"FFMA": 900}), 0.5, "warm"),
     "issue_slots": (but(metrics={ISSUE: 25.0}), 0.75, "profile"),
     "spills": (but(metrics={LOCAL: 100.0, STALL.format("long_scoreboard"): 0.0}), 0.1, "profile"),
-    "shared_memory_busy": (but(metrics={WAVEFRONTS: 132 * 4000.0}), 0.4, "profile"),
+    "shared_memory_busy": (but(metrics={**NO_WAIT, WAVEFRONTS: 132 * 4000.0}), 0.4, "profile"),
     "bank_conflicts": (but(metrics={CONFLICTS: 132 * 500.0}), 0.05, "profile"),
-    "exponentials": (but(metrics={"sm__inst_executed_pipe_xu.avg.pct_of_peak_sustained_active": 40.0}), 0.4, "profile"),
+    "exponentials": (but(metrics={**NO_WAIT, "sm__inst_executed_pipe_xu.avg.pct_of_peak_sustained_active": 40.0}), 0.4, "profile"),
     "tensor_pipe_busy": (but(metrics={"sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed": 80.0}), 0.2, "profile"),
     "fma_pipe_busy": (but(metrics={"sm__pipe_fma_cycles_active.avg.pct_of_peak_sustained_active": 80.0}), 0.2, "profile"),
     "alu_pipe_busy": (but(metrics={"sm__pipe_alu_cycles_active.avg.pct_of_peak_sustained_active": 80.0}), 0.2, "profile"),
@@ -115,6 +116,13 @@ def test_several_ctas_on_an_sm_are_uneven_before_the_first_wave_is_full():
 def test_removing_a_stall_cannot_beat_one_instruction_a_cycle():
     one = found(but(metrics={ISSUE: 90.0, STALL.format("barrier"): 20.0}))["stall_barrier"]
     assert one.bound.share == pytest.approx(0.1) and "one issued in every cycle" in one.bound.basis
+
+
+def test_a_unit_mended_takes_the_waits_for_it_along():
+    states = {STALL.format(reason): 0.0 for reason in STALL_REASONS} | {STALL.format("gmma"): 0.0, STALL.format("selected"): 1.0}
+    evidence = but(metrics={**states, STALL.format("short_scoreboard"): 0.6, STALL.format("mio_throttle"): 0.4, WAVEFRONTS: 132 * 4000.0,
+                            "sm__inst_executed_pipe_xu.avg.pct_of_peak_sustained_active": 30.0})
+    assert found(evidence)["exponentials"].bound.share == pytest.approx(0.8) and found(evidence)["shared_memory_busy"].bound.share == pytest.approx(0.9)
 
 
 def test_several_kernels_can_save_launches():

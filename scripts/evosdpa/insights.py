@@ -86,6 +86,11 @@ class Evidence:
         start, end = STALL.split("{}")
         return {name[len(start):-len(end)]: value for name, value in self.metrics.items() if name.startswith(start) and name.endswith(end)}
 
+    def waits(self, *reasons: str) -> float:
+        """The share (0 to 1) of a warp's time that it waits for these reasons together; 0 where none was read."""
+        states = self.states
+        return sum(states.get(reason, 0.0) for reason in reasons) / cycles if (cycles := sum(states.values())) > 0 else 0.0
+
     @property
     def busy_sms(self) -> float | None:
         """SMs that get a CTA."""
@@ -274,13 +279,11 @@ def _spills(evidence: Evidence, threshold: float) -> Found | None:
     local, every = sum(evidence.metrics.get(name, 0.0) for name in LOCAL), evidence.metrics.get(INSTRUCTIONS)
     if not every or local <= threshold:
         return None
-    states = evidence.states
-    waits = states.get("long_scoreboard", 0.0) / sum(states.values()) if sum(states.values()) > 0 else 0.0
     readings = [Reading("local loads and stores executed", local), Reading("of all instructions", 100 * local / every, "%")]
     if evidence.spill_bytes is not None:
         readings.append(Reading("spilled", evidence.spill_bytes, "bytes"))
     return Found(tuple(readings), f"registers are spilled: {100 * local / every:.2g} % of the instructions load or store them",
-                 Bound(min(1.0, local / every + waits), PROFILE, "those instructions gone, and with them every wait for memory (long scoreboard)"))
+                 Bound(min(1.0, local / every + evidence.waits("long_scoreboard")), PROFILE, "those instructions gone, and with them every wait for memory (long scoreboard)"))
 
 
 def _no_matrix(evidence: Evidence, threshold: float) -> Found | None:
@@ -304,7 +307,8 @@ def _shared(evidence: Evidence, threshold: float) -> Found | None:
     share = wavefronts / evidence.busy_sms / cycles
     return Found((Reading("shared memory busy", 100 * share, "%"), Reading("wavefronts", wavefronts)),
                  f"shared memory is busy with loads and stores of warps for {100 * share:.0f} % of the cycles",
-                 Bound(min(1.0, share), PROFILE, "no such load or store left; a wavefront takes a cycle of an SM"))
+                 Bound(min(1.0, share + evidence.waits("short_scoreboard", "mio_throttle")), PROFILE,
+                       "no such load or store left, a cycle of an SM each, nor any wait for one (short scoreboard, MIO throttle)"))
 
 
 def _conflicts(evidence: Evidence, threshold: float) -> Found | None:
@@ -324,7 +328,8 @@ def _exp(evidence: Evidence, threshold: float) -> Found | None:
     if busy is None or busy < threshold:
         return None
     return Found((Reading("exp and conversion unit busy", busy, "%"),), f"the unit for exponentials and conversions is busy {busy:.0f} % of the time",
-                 Bound(busy / 100, PROFILE, "all of it hidden or moved to another pipe"))
+                 Bound(min(1.0, busy / 100 + evidence.waits("short_scoreboard", "mio_throttle")), PROFILE,
+                       "all of it hidden or moved to another pipe, and with it every wait for it (short scoreboard, MIO throttle)"))
 
 
 def _pipe(start: str, words: str) -> Callable[[Evidence, float], Found | None]:
