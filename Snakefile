@@ -2,12 +2,13 @@
 #
 #   snakemake --cores 1 all                    everything
 #   snakemake --cores 1 results/report.html    the page and what it needs
+#   snakemake --cores 1 summary                the ladder in the terminal (results/summary.md has more words)
 #   snakemake --cores 1 v1_scalar              one variant's whole chain, by name (children too: v2_wmma@STAGES=3)
 #   snakemake --cores 1 record                 copy this machine's evidence to results/recorded/
 #   snakemake --cores 1 check                  exit 1 unless every variant that config.yaml requires is ok, and the gate too
 #   snakemake --cores 1 selftest               the gate against planted wrong kernels; exit 1 when it misses one
 #
-# Data flows one way: config.yaml and kernels/ -> build -> evidence (one JSON file a step) -> gap -> page.
+# Data flows one way: config.yaml and kernels/ -> build -> evidence (one JSON file a step) -> gap -> page and summary.
 
 import os
 import sys
@@ -39,7 +40,7 @@ wildcard_constraints:
     rival="[a-z0-9-]+",
 
 
-localrules: all, rivals, record, check, selftest
+localrules: all, rivals, record, check, selftest, summary
 
 
 # ---- Targets ---------------------------------------------------------------------------------------------------------
@@ -49,6 +50,7 @@ rule all:
         plan.evidence(),
         "results/gap.csv",
         "results/report.html",
+        "results/summary.md",
 
 
 for name in plan.named_targets(requested):
@@ -323,6 +325,31 @@ rule report:
         r"""
         python scripts/build_report.py --gap {input.gap:q} --output {output:q} 2>&1 | tee {log:q}
         """
+
+
+rule writeup:
+    input:
+        gap="results/gap.json",
+    output:
+        "results/summary.md",
+    params:
+        code=plan.code("build_summary"),
+    log:
+        "results/logs/writeup.log",
+    shell:
+        r"""
+        python scripts/build_summary.py --gap {input.gap:q} --output {output:q} 2>&1 | tee {log:q}
+        """
+
+
+# Prints, so it has no output and always runs; the page is named, not made.
+
+rule summary:
+    input:
+        gap="results/gap.json",
+        summary="results/summary.md",
+    shell:
+        "python scripts/print_summary.py --gap {input.gap:q} --summary {input.summary:q}"
 
 
 rule record:

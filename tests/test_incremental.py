@@ -11,7 +11,7 @@ from workspace import CONFIG
 
 V0_CHAIN = {"compile:v0_reference", "verify:v0_reference", "bench:v0_reference"}
 V1_CHAIN = {"compile:v1_scalar", "inspect:v1_scalar"}
-AGGREGATES = {"gap", "report"}
+AGGREGATES = {"gap", "report", "writeup"}
 
 
 def test_nothing_to_do_when_nothing_changed(workspace):

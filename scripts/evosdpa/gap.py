@@ -391,17 +391,24 @@ class Gap:
         status, reason = self.status(variant.name, device)
         built: Build | None = self.builds.get(variant.name) or chain.get("build")
         static: Static | None = self.statics.get(variant.name) or chain.get("static")
+        static_stale = variant.name not in self.statics and "static" in chain.pieces and chain.pieces["static"].stale
+        bench: Bench | None = chain.get("bench")
         verify: Verify | None = chain.get("verify")
         sanitize: Sanitize | None = chain.get("sanitize")
         profile: Profile | None = chain.get("profile")
         goal = self.config.goal.problem
         launch = next((one for one in static.launches if one["problem"] == goal), None) if static else None
+        floors: dict[str, dict[str, float]] = {}
+        for anchor in bench.anchors if bench else []:
+            if anchor.problem == goal and anchor.name in variants.floors() and anchor.status is Status.OK and anchor.time_us:
+                floors.setdefault(anchor.name, {})[anchor.mode] = anchor.time_us
         spills = None
         if built and launch:
             spills = next((one["spill_stores"] + one["spill_loads"] for one in built.ptxas if one["name"] == launch.get("kernel")), None)
         return dict(
             name=variant.name, device=device, source=str(variant.source), on_cpu=variant.on_cpu, title=about.title, idea=about.idea, parent=about.parent,
             expects=about.expects, levers=dict(variant.levers), declared_levers={lever: list(values) for lever, values in about.levers.items()},
+            default_levers=variants.defaults(variant.source), floors=floors, vs_anchor=self._versus_anchor(bench) if bench else {},
             status=status.value, reason=reason, stale=bool(chain.changed), changed=chain.changed,
             origins=sorted({piece.origin for piece in chain.pieces.values() if piece.record.kind in ("verify", "bench")}),
             steps={kind: dict(status=piece.record.status.value, reason=piece.record.reason, stale=piece.stale, changed=piece.changed, origin=piece.origin,
@@ -409,13 +416,28 @@ class Gap:
                    for kind, piece in sorted(chain.pieces.items()) if kind not in ("build", "static")},
             build=dict(status=built.status.value, reason=built.reason, compiler=built.tools.get("compiler", ""), seconds=built.seconds, arch=built.arch,
                        warnings=built.warnings, log=evidence.clip(built.log, 4000) if built.status is not Status.OK else "") if built else None,
-            static=dict(status=static.status.value, reason=static.reason) if static else None, launch=launch, spill_bytes=spills,
+            static=dict(status=static.status.value, reason=static.reason, stale=static_stale) if static else None, launch=launch, spill_bytes=spills,
             instructions=next((kernel["instructions"] for kernel in static.kernels if launch and kernel["name"] == launch.get("kernel")), {}) if static else {},
             correctness=dict(counts=verify.counts, worst_ratio=verify.worst_ratio, seed=verify.seed) if verify else None,
             sanitize=[dict(tool=one["tool"], status=one["status"], reason=one.get("reason", "")) for one in sanitize.results] if sanitize else [],
             profile=[dict(problem=one["problem"], kernel=one.get("kernel", ""), metrics=one.get("metrics", {}), reason=one.get("reason", ""))
                      for one in profile.results] if profile else [],
         )
+
+    def _versus_anchor(self, bench: Bench) -> dict[str, dict[str, Any]]:
+        """A variant's times on the goal's problem over the anchor's of the same processes, by mode; not in mode eager, where the anchor also
+        allocates its output. It stands also where no rival's own run does."""
+        found = {}
+        for timing in bench.timings:
+            if timing.problem != self.config.goal.problem or timing.mode == "eager" or timing.status is not Status.OK or not timing.time_us:
+                continue
+            anchor = next((one for one in bench.anchors if one.name == ANCHOR and one.status is Status.OK and (one.problem, one.mode) == (timing.problem, timing.mode)
+                           and len(one.process_medians_us) == len(timing.process_medians_us)), None)
+            if anchor is not None:
+                ratio = stats.ratio_within(timing.process_medians_us, anchor.process_medians_us)
+                low, high = ratio.interval() or (None, None)
+                found[timing.mode] = dict(name=ANCHOR, ratio=ratio.value, low=low, high=high, verdict=stats.verdict(ratio))
+        return found
 
     def selftests(self) -> list[dict[str, Any]]:
         """What the gate says of the planted kernels, device by device."""

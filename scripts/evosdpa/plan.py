@@ -410,7 +410,7 @@ LOCK_WAIT_S = 1.0
 FREE_BYTES = 32 * 1000 * 1000
 """Least free space to start a run with: a few libraries and some hundred files of evidence."""
 
-RULES = ("all", "gap", "report", "record", "check", "selftest")
+RULES = ("all", "gap", "report", "writeup", "summary", "record", "check", "selftest")
 """Rules that can be asked for by name; every other name on the command line is meant to be a variant's."""
 
 MANY = 100

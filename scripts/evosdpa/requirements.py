@@ -35,6 +35,12 @@ def complaints(document: dict[str, Any]) -> list[str]:
     return lines + [line for device in devices for line in _gate(document, device)]
 
 
+def gate_lines(document: dict[str, Any]) -> list[str]:
+    """What is wrong with the gate's own evidence on every device on which a variant was judged."""
+    devices = dict.fromkeys(str(fact.get("device")) for fact in document["variants"] if fact.get("correctness") and fact.get("device"))
+    return [line for device in devices for line in _gate(document, device)]
+
+
 def _goal(document: dict[str, Any], fact: dict[str, Any], where: str) -> list[str]:
     """The goal's modes in which a variant that is ok has no time, or none that counts."""
     if fact["on_cpu"]:

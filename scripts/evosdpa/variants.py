@@ -21,7 +21,7 @@ FILL_SHARED = HARNESS / "fill_shared.cu"
 """What verify runs before each launch on a GPU, so that shared memory holds a known pattern; no variant."""
 SUFFIXES = (".cu", ".cpp")
 
-STEM = r"(?!(?:rival|rivals|all|record|check|compile|inspect|verify|sanitize|bench|profile|gap|report|selftest|planted|repeatability)\b)[A-Za-z][A-Za-z0-9_]*"
+STEM = r"(?!(?:rival|rivals|all|record|check|compile|inspect|verify|sanitize|bench|profile|gap|report|selftest|planted|repeatability|summary|writeup)\b)[A-Za-z][A-Za-z0-9_]*"
 """A variant's stem: a C identifier, so that it is also a safe path and target; names of rules are taken."""
 LEVERS = r"[A-Z][A-Z0-9_]*=[A-Za-z0-9_]+"
 NAME = rf"{STEM}(?:@{LEVERS}(?:,{LEVERS})*)?"
@@ -36,6 +36,9 @@ HEADER_LIMIT = 8192
 
 _HEADER = re.compile(r"/\*\s*evo-sdpa[ \t]*\n(.*?)\*/", re.DOTALL)
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
+
+
+_DEFAULT = re.compile(r"^[ \t]*#[ \t]*ifndef[ \t]+(\w+)[ \t]*\n[ \t]*#[ \t]*define[ \t]+\1[ \t]+(\w+)", re.MULTILINE)
 
 
 class VariantError(Exception):
@@ -211,6 +214,13 @@ def header(source: Path) -> Header:
         levers={str(lever): tuple(values) for lever, values in levers.items()},
         rejected_by=tuple(Check(one) for one in words("rejected_by", tuple(Check))), where=words("where"),
         runs_on=words("runs_on", DEVICE_KINDS) or DEVICE_KINDS)
+
+
+@cache
+def defaults(source: Path) -> dict[str, str]:
+    """The value of each declared lever where the source gives it under #ifndef. Raises VariantError like `header`."""
+    declared = header(source).levers
+    return {lever: value for lever, value in _DEFAULT.findall(source.read_text()) if lever in declared}
 
 
 @cache

@@ -211,8 +211,8 @@ def _levers(fact: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def variants(document: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
-    """Views of the variants, those with a rank first and the fastest leading, and how many were left out of the page."""
+def variants(document: dict[str, Any], most: int = MOST_CARDS) -> tuple[list[dict[str, Any]], int]:
+    """Views of the variants, at most so many, those with a rank first and the fastest leading, and how many were left out."""
     rows, modes = _goal_rows(document), [str(mode) for mode in document["goal"].get("modes") or ["warm"]]
     views = []
     for fact in document["variants"]:
@@ -242,7 +242,7 @@ def variants(document: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
             warnings=[str(one) for one in build.get("warnings") or []],
             order=(device != document["leading_device"], not (first and is_ranked(first)), (first or {}).get("time_us") or 0.0, name)))
     views.sort(key=lambda view: view["order"])
-    shown = views[:MOST_CARDS]
+    shown = views[:most]
     logs = [step for view in shown for step in view["steps"] if step["log"]]
     for step in logs:
         step["log"] = clip(step["log"], min(4200, LOG_BUDGET // len(logs)))

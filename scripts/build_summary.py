@@ -1,0 +1,19 @@
+"""Build the summary, one Markdown file, from gap.json."""
+
+import argparse
+from pathlib import Path
+
+from evosdpa import command_line, summary
+
+
+def main() -> None:
+    """Parse arguments, build the summary."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gap", type=Path, required=True, help="gap.json to read")
+    parser.add_argument("--output", type=Path, required=True, help="summary.md to write")
+    given = parser.parse_args()
+    summary.build(given.gap, given.output)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

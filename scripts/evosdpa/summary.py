@@ -1,0 +1,543 @@
+"""results/summary.md: goal, candidates, state of the search, gap analysis and next actions as text for people who write things up.
+
+Made from gap.json alone, by the page's own rules of rank, rounding and verdict; the same document gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evosdpa import evidence, insights, requirements
+from evosdpa.insights import FMA_FLOPS, MATRIX_FLOPS, PROFILE, Evidence, Insight
+from evosdpa.page import facts, ladders, render, words
+
+ELITES = 3
+"""Candidates that the search keeps and builds on: the fastest that are right and current."""
+MOST_CARDS = 12
+"""Cards; a long search's other candidates are in the table and in gap.csv."""
+MOST_ROWS = ladders.MOST_ROWS
+MOST_INSIGHTS = 5
+"""Insights of one card; the gap analysis has all of the best variant's."""
+MOST_NEXT = 3
+MOST_NAMES = 8
+"""Names in one command; more are measured by `all`."""
+BROKEN = ("failed", "error", "timeout", "suspect")
+"""What has to be mended before speed counts."""
+TIMED = ("ok", "unstable", "suspect")
+"""Statuses of a time that may be shown, with the status beside it unless that is ok."""
+LACKING = {"static": "static facts of its launch", "profile": "a profile", "times": "times in both modes", "floors": "floors timed beside it"}
+"""What rules miss (insights.unknown)."""
+SNAKEMAKE = "snakemake --cores 1"
+
+Fact = dict[str, Any]
+View = dict[str, Any]
+
+
+def build(gap: Path, output: Path) -> None:
+    """Write the summary that gap.json describes. Raises EvidenceError when it cannot be read."""
+    evidence.write_text(output, markdown(render.read(gap)))
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """The summary as Markdown."""
+    return Summary(render.whole(document)).text()
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something to do next, and what to type, if anything."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant on one device with all that is known of it."""
+
+    view: View
+    fact: Fact
+    rows: tuple[dict[str, Any] | None, ...]
+    """On the goal's problem, one a mode of the goal."""
+    ranked: bool
+    """Whether it has a right and current time in the goal's first mode."""
+    evidence: Evidence
+    insights: tuple[Insight, ...]
+
+    @property
+    def name(self) -> str:
+        """The variant's name."""
+        return self.view["name"]
+
+    @property
+    def status(self) -> str:
+        """The word of its status; stale where it is ok otherwise."""
+        return self.view["mark"].text
+
+    @property
+    def broken(self) -> bool:
+        """Whether it has to be mended before it counts."""
+        return self.status in BROKEN
+
+
+# Words
+
+def prose(text: Any, limit: int = 400) -> str:
+    """Text from a source or a tool on one line, with no control character and nothing that Markdown would take for its own."""
+    shown = "".join(char for char in " ".join(str(text or "").split()) if not unicodedata.category(char).startswith("C"))
+    text = words.clip(shown, limit)
+    return re.sub(r"[\\`*\[\]<>|&#~]|(?<!\w)_|_(?!\w)|(?<=_)_|_(?=_)", r"\\\g<0>", text)
+
+
+def code(text: Any) -> str:
+    """A name or a command as code, also inside a table."""
+    text = " ".join(str(text or "").replace("`", "'").split())
+    return f"`{text}`".replace("|", "\\|")
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return text[:1].upper() + stopped(text[1:]) if text else ""
+
+
+def stopped(text: str) -> str:
+    """With a full stop, unless it ends with one, with dots or with a command."""
+    return text if not text or text.endswith((".", "…", "`")) else f"{text}."
+
+
+def table(titles: list[str], lines: list[list[str]], numbers: tuple[int, ...] = ()) -> list[str]:
+    """A Markdown table; the columns named by place are aligned to the right."""
+    marks = ["---:" if place in numbers else "---" for place in range(len(titles))]
+    return [f"| {' | '.join(cells)} |" for cells in (titles, marks, *lines)]
+
+
+def amount(value: float) -> str:
+    """A bound: two digits, since it is one."""
+    return words.number(value, abs(value) / 10) if value else "0"
+
+
+def reading(one: insights.Reading) -> str:
+    """A metric with its value and unit."""
+    unit = {"": "", "%": words.PERCENT, "us": " µs", "x": words.TIMES}.get(one.unit, f" {one.unit}")
+    value = f"{one.value:,.0f}" if float(one.value).is_integer() and not one.unit else words.number(one.value)
+    return f"{one.metric} {value}{unit}"
+
+
+def threshold(insight: Insight) -> str:
+    """From where on the rule speaks."""
+    return f"{insight.threshold:.2g}{words.PERCENT if insight.unit == '%' else f' {insight.unit}'}"
+
+
+def gain(insight: Insight, known: Evidence) -> str:
+    """The most that it can gain, as a share and in microseconds."""
+    if not insight.bound.share:
+        return "nothing"
+    of = "the profiled launch" if insight.bound.of == PROFILE else f"the {insight.bound.of} time"
+    share = f"{words.percent(float(f'{insight.bound.share:.2g}'))} of {of}"
+    found = insights.gain_us(insight, known)
+    if found is None:
+        return share
+    mode, saved = found
+    capped = saved < insight.bound.share * known.times_us[mode] * (1 - 1e-9)
+    return f"{share}, {amount(saved)} µs {mode}" + (", all that lies above the floor" if capped else "")
+
+
+class Summary:
+    """A gap document in sections, each a list of lines."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        """Takes a whole document (render.whole)."""
+        self.document = document
+        self.goal, self.device = document["goal"], document["leading_device"]
+        self.modes = [str(mode) for mode in self.goal.get("modes") or ["warm"]]
+        self.entry = next((one for one in document["devices"] if one.get("slug") == self.device), {"slug": self.device})
+        self.where = words.device_words(self.entry) or "any device"
+        self.candidates = self._candidates()
+        self.ranked = [one for one in self.candidates if one.ranked and one.view["device"] == self.device]
+
+    def text(self) -> str:
+        """The whole file."""
+        problem = str(self.goal.get("problem") or "no problem")
+        sections = [self._head(problem), self._goal(), self._overview(), self._cards(), self._state(), self._gap(), self._next()]
+        return "\n".join(line for section in sections if section for line in (*section, "")).rstrip("\n") + "\n"
+
+    def _candidates(self) -> list[Candidate]:
+        rows = {(row.get("name"), row.get("device"), row.get("mode")): row for row in self.document["rows"]
+                if row.get("kind") == "variant" and row.get("problem") == self.goal.get("problem")}
+        by_name: dict[tuple[str, str], Fact] = {}
+        for fact in self.document["variants"]:
+            by_name.setdefault((str(fact.get("name") or ""), str(fact.get("device") or "")), fact)
+        found = []
+        for view in facts.variants(self.document, len(self.document["variants"]))[0]:
+            fact = by_name[view["name"], view["device"]]
+            known = insights.of(self.document, fact)
+            own = tuple(rows.get((view["name"], view["device"], mode)) for mode in self.modes)
+            seen = () if fact.get("on_cpu") else tuple(insights.insights(known))
+            found.append(Candidate(view, fact, own, bool(own[0] and ladders.is_ranked(own[0])), known, seen))
+        # facts.variants has them by device, rank and time; without a rank, what is known best comes first.
+        return sorted(found, key=lambda one: (one.view["device"] != self.device, not one.ranked,
+                                              0 if one.ranked or one.view["stale"] and not one.broken else 1 if one.broken or one.status == "unstable" else 2))
+
+    # Goal
+
+    def _head(self, problem: str) -> list[str]:
+        return [f"# {problem}: summary", "", f"<!-- generated from results/gap.json by `{SNAKEMAKE} results/summary.md`; do not edit -->", "",
+                f"{sentence(words.problem_words(problem))} Times are microseconds for the whole problem, with 95{words.PERCENT} intervals; "
+                f"modes: {', '.join(f'{mode} ({ladders.MODES[mode]})' if mode in ladders.MODES else prose(mode) for mode in self.modes)}."]
+
+    def _goal(self) -> list[str]:
+        limit = words.finite(self.goal.get("time_us"))
+        _, said = ladders.goal_verdict(self.document)
+        head = render.headline(self.document)
+        wanted = f"Under {limit:,.4g} µs" if limit is not None else "No time is named"
+        lines = ["## Goal", "", f"{wanted} on {self.where}, by one variant, right and current, in mode{'s' if len(self.modes) > 1 else ''} {words.listed(self.modes)}. **{prose(said)}**"]
+        name, rows = ladders.closest(self.document)
+        if rows:
+            lines += ["", *table(["mode", "variant", "time, µs", "95 % interval", "time over goal", "processes", "origin", "date"],
+                                 [[mode, code(name), words.time_us(row), words.time_interval(row) or "none", words.versus_goal(row), str(row.get("processes") or words.NOTHING),
+                                   f"{row.get('origin') or 'unknown'}, {self.where}", words.date(row.get("recorded_on")) or words.NOTHING]
+                                  for mode in self.modes if (row := rows.get(mode))], (2, 3, 4, 5))]
+        if head["notice"]:
+            lines += ["", prose(head["notice"]).replace("on this page", "here")]
+        return lines
+
+    # Candidates
+
+    def _time(self, row: dict[str, Any] | None) -> str:
+        if row is None or words.finite(row.get("time_us")) is None or row.get("status") not in TIMED:
+            return words.NOTHING
+        ends = words.time_interval(row)
+        marked = "" if row.get("status") == "ok" else f" {words.mark(row.get('status')).text}"
+        return f"{words.time_us(row)}{f' ({ends})' if ends else ''}{marked}"
+
+    @staticmethod
+    def _anchor(candidate: Candidate, mode: str) -> dict[str, Any]:
+        found = (candidate.fact.get("vs_anchor") or {}).get(mode) or {}
+        return found if words.finite(found.get("ratio")) is not None and candidate.evidence.times_us.get(mode) else {}
+
+    @staticmethod
+    def correct(candidate: Candidate) -> str:
+        """Right cases out of those that it supports; empty where nothing was checked."""
+        counts = (candidate.fact.get("correctness") or {}).get("counts") or {}
+        return "none supported" if counts and not any(count for status, count in counts.items() if status != "unsupported") else candidate.view["correct"]["text"]
+
+    def _versus_anchor(self, candidate: Candidate, mode: str) -> str:
+        found = self._anchor(candidate, mode)
+        return words.number(found["ratio"], words.half_width(found.get("low"), found.get("high"))) + words.TIMES if found else ""
+
+    def _overview(self) -> list[str]:
+        lines = ["## Candidates", ""]
+        if not self.candidates:
+            return [*lines, "There is no variant."]
+        shown = self.candidates[:MOST_ROWS]
+        lines.append(f"In the order of the ladder: the elites first (up to {ELITES}, the fastest that are right and current in mode {self.modes[0]}: what the search builds on), "
+                     "then the others with a rank, then those without: stale, broken, not measured. Other devices come last.")
+        rows = []
+        for place, one in enumerate(shown, 1):
+            elite = one in self.ranked[:ELITES]
+            rows.append([str(place) if one in self.ranked else "", code(one.name) + (" (elite)" if elite else ""), one.view["device"] or words.NOTHING,
+                         f"{one.view['mark'].glyph} {one.status}", *(self._time(row) for row in one.rows), self._versus_anchor(one, self.modes[0]) or words.NOTHING,
+                         self.correct(one) or words.NOTHING])
+        lines += ["", *table(["", "variant", "device", "status", *self.modes, f"vs SDPA, {self.modes[0]}", "correct"], rows, tuple(range(4, 5 + len(self.modes))))]
+        if len(self.candidates) > len(shown):
+            lines += ["", f"{len(self.candidates) - len(shown)} more are in `results/gap.csv`."]
+        if any(self._anchor(one, self.modes[0]) for one in shown):
+            lines += ["", "vs SDPA: the time over that of PyTorch's default `scaled_dot_product_attention`, taken in the same processes."]
+        return lines
+
+    def _cards(self) -> list[str]:
+        shown = self.candidates[:MOST_CARDS]
+        lines = [line for one in shown for line in (*self._card(one), "")]
+        if len(self.candidates) > len(shown):
+            lines.append(f"Cards of the other {len(self.candidates) - len(shown)} are left out; `results/gap.json` holds what they would say.")
+        return lines[:-1] if lines and not lines[-1] else lines
+
+    def _card(self, one: Candidate) -> list[str]:
+        about = [part for part in (prose(one.view["idea"]), f"parent {code(one.view['parent'])}" if one.view["parent"] else "",
+                                   f"predicted: {prose(one.view['expects'])}" if one.view["expects"] else "") if part]
+        lines = [f"### {code(one.name)}" + ("" if one.view["device"] == self.device else f" on {one.view['device'] or 'any GPU'}"), "",
+                 *([sentence("; ".join(about)), ""] if about else []), f"- **Status:** {self._status(one)}"]
+        steps = [action.text + (f". {code(action.command)}" if action.command else "") for action in self._steps(one)]
+        if one.status == "not run" and not one.view["launch"]["kernel"]:  # neither measured nor inspected
+            return lines + self._points("Next", steps, "")
+        lines.append(f"- **Metrics:** {self._metrics(one)}")
+        lines += self._points("What works", self._works(one), "nothing that the evidence shows yet")
+        silent = "the rules are about GPUs" if one.fact.get("on_cpu") else "no rule speaks" if one.evidence.metrics else "not known: nothing was profiled that a rule could judge"
+        lines += self._points("What holds it back", self._holds(one), silent)
+        return lines + self._points("Next", steps, "nothing that the evidence points at")
+
+    @staticmethod
+    def _points(title: str, points: list[str], otherwise: str) -> list[str]:
+        return [f"- **{title}:** {sentence(otherwise)}"] if not points else [f"- **{title}:**", *(f"  - {sentence(point)}" for point in points)]
+
+    def _status(self, one: Candidate) -> str:
+        parts = [f"{one.view['mark'].glyph} {one.status}"]
+        if one.ranked:
+            peers = [other for other in self.candidates if other.ranked and other.view["device"] == one.view["device"]]
+            place = peers.index(one) + 1
+            rank = "the only one with a rank" if len(peers) == 1 else f"number {place} of {len(peers)} with a rank"
+            parts.append(f"{'elite, ' if one in self.ranked[:ELITES] else ''}{rank}")
+            tied = [name for name in ladders.tied(one.rows[0], [other.rows[0] for other in peers[place:place + 4]])]
+            if tied:
+                parts.append(f"not told apart from {words.listed(tied)}")
+        if one.view["reason"]:
+            parts.append(prose(one.view["reason"]))
+        if one.view["stale"]:
+            parts.append(f"changed since: {prose(one.view['changed']) or 'unknown'}; no rank until it is measured again")
+        dates = sorted({words.date(row.get("recorded_on")) for row in one.rows if row and row.get("recorded_on") and words.finite(row.get("time_us"))})
+        origins = sorted({str(row.get("origin")) for row in one.rows if row and row.get("origin") and words.finite(row.get("time_us"))})
+        if dates:
+            parts.append(f"{' and '.join(origins)} on {one.view['device']}, {' and '.join(dates)}")
+        return sentence("; ".join(parts))
+
+    def _metrics(self, one: Candidate) -> str:
+        parts = []
+        for mode, row in zip(self.modes, one.rows):
+            if row and words.finite(row.get("time_us")) is not None and row.get("status") in TIMED:
+                ends, over = words.time_interval(row), words.versus_goal(row) if one.view["device"] == self.device else ""
+                parts.append(f"{words.time_us(row)} µs {mode}" + (f" ({ends})" if ends else "") + (f", {over} the goal" if over and over != words.NOTHING else "")
+                             + (f" [{words.mark(row['status']).text}]" if row["status"] != "ok" else ""))
+        if not parts:
+            parts.append("no time on the goal's problem")
+        compared = [f"{shown} {mode}" for mode in self.modes if (shown := self._versus_anchor(one, mode))]
+        if compared:
+            name = next(self._anchor(one, mode)["name"] for mode in self.modes if self._anchor(one, mode))
+            parts.append(f"over SDPA ({prose(name)}): {', '.join(compared)}")
+        rival = ladders.against_rival(one.rows[0]) if one.rows[0] else ""
+        parts += [f"{rival}, {self.modes[0]}"] if rival else []
+        parts.append(f"correct {self.correct(one) or 'not checked'}" + (f", worst error {one.view['worst']} of the allowance" if one.view["worst"] != words.NOTHING else ""))
+        launch = one.view["launch"]
+        if not one.fact.get("on_cpu"):
+            known = [(launch["registers"], f"{launch['registers']} registers a thread"), (launch["shared"], f"shared memory {launch['shared']} (static + dynamic)"),
+                     (launch["occupancy"], f"occupancy {launch['occupancy']}" + (f" ({launch['limiter']})" if launch["limiter"] else "")),
+                     (launch["spills"], f"{launch['spills']} spilled")]
+            parts += [shown for value, shown in known if value != words.NOTHING] or ["registers, shared memory and occupancy not inspected"]
+        return sentence("; ".join(parts))
+
+    def _works(self, one: Candidate) -> list[str]:
+        found = []
+        counts = {status: words.finite(count) for status, count in ((one.fact.get("correctness") or {}).get("counts") or {}).items()}
+        if counts.get("ok") and not any(count for status, count in counts.items() if status not in ("ok", "unsupported")):
+            found.append(f"right in all {counts['ok']:.0f} cases that it supports")
+        tools = one.fact.get("sanitize") or []
+        if tools and all(tool.get("status") == "ok" for tool in tools):
+            found.append(f"compute-sanitizer finds nothing ({prose(', '.join(str(tool.get('tool')) for tool in tools))})")
+        limit = words.finite(self.goal.get("time_us"))
+        met = [mode for mode, row in zip(self.modes, one.rows) if row and limit is not None and ladders.is_ranked(row) and ladders.against_goal(row, limit)[0] == "met"]
+        if met and one.view["device"] == self.device:
+            found.append(f"under the goal in mode{'s' if len(met) > 1 else ''} {words.listed(met)}, interval and all")
+        for mode in self.modes[:1]:
+            beside = self._anchor(one, mode)
+            if beside.get("verdict") == "faster" and not one.view["stale"] and not one.broken:
+                found.append(f"faster than PyTorch's default SDPA ({self._versus_anchor(one, mode)} its time, {mode})")
+        strengths = {}
+        for strength in insights.strengths(one.evidence):
+            strengths.setdefault(strength.stale, []).append(strength.meaning)
+        return found + [", ".join(meanings) + (" (as of evidence that is out of date)" if stale else "") for stale, meanings in sorted(strengths.items())]
+
+    def _holds(self, one: Candidate) -> list[str]:
+        if one.broken or one.status == "unsupported":
+            return [f"{one.status}: {prose(one.view['reason']) or 'no reason given'}"]  # a wrong kernel's speed says nothing
+        found = [f"{trouble['mode']} is {trouble['mark'].text}: {prose(trouble['reason'])}" for trouble in one.view["troubles"]]
+        for insight in one.insights[:MOST_INSIGHTS]:
+            stale = "; from evidence that is out of date" if insight.stale else ""
+            found.append(f"{insight.meaning} ({reading(insight.readings[0])}, threshold {threshold(insight)}); mending it gains at most {gain(insight, one.evidence)}{stale}")
+        if len(one.insights) > MOST_INSIGHTS:
+            found.append(f"less: {', '.join(code(insight.rule) for insight in one.insights[MOST_INSIGHTS:])}")
+        return found
+
+    def _steps(self, one: Candidate) -> list[Action]:
+        """What to do about one candidate."""
+        if one.broken and one.view["stale"]:
+            return [Action(f"it changed since: check it again{self._elsewhere(one.view['device'])}", f"{SNAKEMAKE} {one.name}")]
+        if one.broken:
+            return [Action("mend it: until it is right, its speed says nothing", f"{SNAKEMAKE} {one.name}")]
+        if one.status in ("not run", "unsupported", "not permitted", "unstable"):
+            return [Action(f"measure it{self._elsewhere(one.view['device'])}", f"{SNAKEMAKE} {one.name}")] if one.status != "unsupported" else []
+        found = [Action(f"measure it again{self._elsewhere(one.view['device'])}", f"{SNAKEMAKE} {one.name}")] if one.view["stale"] else []
+        return found + self._from_insights(one)
+
+    def _from_insights(self, one: Candidate) -> list[Action]:
+        found = []
+        for insight in one.insights:
+            if not insight.bound.share:
+                continue
+            known = {other.name for other in self.candidates if other.fact.get("status") != "not_run"}
+            move = next((move for move in insight.moves if move.child not in known), None)
+            if move:
+                found.append(Action(f"{insight.technique} (at most {gain(insight, one.evidence)}); the lever {move.lever} goes that way, {move.now} to {move.then}",
+                                    f"{SNAKEMAKE} {move.child}"))
+            else:
+                found.append(Action(f"{insight.technique} (at most {gain(insight, one.evidence)})"))
+            if len(found) == MOST_NEXT:
+                break
+        return found
+
+    # State of the search
+
+    def _state(self) -> list[str]:
+        lines = ["## State of the search", "", f"- {prose(facts.variants_answer(self.document))}"]
+        for mode in self.modes:
+            view = ladders.ladder(self.document, self.device, self.goal.get("problem"), mode)
+            lines.append(f"- **{mode.capitalize()}:** {prose(view.answer, 1200)}{self._rival(view)}")
+        lines += [f"- **Stale:** {stopped(self._stale())}"] if self._stale() else []
+        broken = [one for one in self.candidates if one.broken]
+        lines += [f"- **{one.status.capitalize()}:** {code(one.name)}: {stopped(prose(one.view['reason']) or 'no reason given')}" for one in broken[:MOST_NAMES]]
+        if len(broken) > MOST_NAMES:
+            lines.append(f"- {len(broken) - MOST_NAMES} more are broken; `results/gap.csv` has their reasons.")
+        lines += [f"- **Left out, cannot be read:** {stopped(prose(error))}" for error in self.document["errors"][:MOST_NAMES]]
+        if len(self.document["errors"]) > MOST_NAMES:
+            lines.append(f"- {len(self.document['errors']) - MOST_NAMES} more evidence files cannot be read.")
+        return lines
+
+    def _rivals(self, mode: str) -> list[dict[str, Any]]:
+        return [row for row in self.document["rows"] if row.get("kind") == "rival" and words.finite(row.get("time_us")) is not None
+                and (row.get("device"), row.get("problem"), row.get("mode")) == (self.device, self.goal.get("problem"), mode)]
+
+    def _rival(self, view: ladders.Ladder) -> str:
+        """Which rival is the best, and why there is no verdict against it where there is none."""
+        rows, best = self._rivals(view.mode), view.fastest("rival")
+        first = view.fastest("variant")
+        if best is None:
+            if not rows:
+                return " No verdict against a rival: none was timed."
+            changed = next((str(row.get("changed") or "") for row in rows if row.get("stale")), "")
+            return f" No verdict against a rival: {f'the evidence about them is stale (changed since: {prose(changed)})' if changed else 'none has a time that is ok'}."
+        if first is None:
+            return ""  # the answer names the fastest rival itself
+        if ladders.against_rival(first.row):
+            return ""
+        return f" The best rival is {prose(best.name)} at {ladders.with_interval(best.row)}; there is no verdict, since the two were not timed beside one anchor."
+
+    def _stale(self) -> str:
+        """Stale variants, those with the same changes together, then stale rivals."""
+        groups: dict[str, list[str]] = {}
+        for one in self.candidates:
+            if one.view["stale"]:
+                groups.setdefault(one.view["changed"] or "unknown", []).append(one.name)
+        found = [f"{words.listed(map(code, names), MOST_NAMES)} (changed since: {prose(changed)})" for changed, names in groups.items()]
+        rivals = sorted({str(row.get("changed") or "unknown") for row in self.document["rows"]
+                         if row.get("kind") in ("rival", "floor") and row.get("stale") and row.get("device") == self.device})
+        return "; ".join(found + [f"rivals and floors (changed since: {prose(changed)})" for changed in rivals])
+
+    # Gap analysis
+
+    def _subject(self) -> tuple[Candidate | None, str]:
+        """Whose gap is analysed, and what the reader must know about that choice."""
+        name, _ = ladders.closest(self.document)
+        best = next((one for one in self.ranked if one.name == name), self.ranked[0] if self.ranked else None)
+        if best:
+            return best, ""
+        stale = [one for one in self.candidates if one.view["stale"] and one.fact.get("status") == "ok" and one.view["device"] == self.device and one.evidence.times_us]
+        if stale:
+            oldest = min(stale, key=lambda one: (min(one.evidence.times_us.values()), one.name))
+            return oldest, "No variant is right and current; this is the fastest whose evidence is only out of date."
+        return None, ""
+
+    def _gap(self) -> list[str]:
+        lines = ["## Gap analysis", ""]
+        one, caveat = self._subject()
+        if one is None:
+            return [*lines, "No variant has a right time on the goal's problem, so there is no gap to explain."]
+        lines += [f"Of {code(one.name)}, from its time down to the floor.{f' {caveat}' if caveat else ''}", ""]
+        lines += table(["what", *(f"{mode}, µs" for mode in self.modes), "from"], self._way_down(one), tuple(range(1, 1 + len(self.modes))))
+        known = one.evidence
+        over = known.vs_floor.get(self.modes[0])
+        if over:
+            lines += ["", f"Between time and slowest floor lie {amount(known.times_us[self.modes[0]] * (1 - 1 / over))} µs {self.modes[0]}, {words.percent(float(f'{1 - 1 / over:.3g}'))} of the time."]
+        if one.fact.get("on_cpu"):
+            return [*lines, "", "The rules about what holds a variant back are about GPUs."]
+        if one.insights:
+            lines += ["", "What the evidence says of that distance. Each bound is the most that mending this one thing can gain, all else as it is. Bounds overlap "
+                      "and do not add up; those of the profile are shares of a launch that began with flushed caches.", ""]
+            lines += table(["what holds it back", "evidence", "threshold", "gains at most", "because it is then"],
+                           [[prose(insight.meaning) + (" (out of date)" if insight.stale else ""), prose("; ".join(map(reading, insight.readings))),
+                             f"{threshold(insight)} ({prose(insight.source)})", gain(insight, known), prose(insight.bound.basis)] for insight in one.insights])
+        else:
+            lines += ["", "No rule speaks."]
+        missing = insights.unknown(known)
+        for step, rules in missing.items():
+            lines += ["", f"Without {LACKING[step]}: {words.plural(len(rules), 'rule')} could not look ({words.listed(map(code, rules), 5)})."]
+        return lines
+
+    def _way_down(self, one: Candidate) -> list[list[str]]:
+        known = one.evidence
+        lines = [[f"{code(one.name)}, measured", *(words.time_us(row) if row and words.finite(row.get("time_us")) is not None else words.NOTHING for row in one.rows),
+                  f"bench, {words.date(next((row.get('recorded_on') for row in one.rows if row and row.get('recorded_on')), ''))}".rstrip(", ")]]
+        limit = words.finite(self.goal.get("time_us"))
+        if limit is not None and one.view["device"] == self.device:
+            lines.append(["the goal", *(f"{limit:,.4g}" for _ in self.modes), "config.yaml"])
+        floors = sorted(known.floors_us.items(), key=lambda item: (-max(item[1].values(), default=0.0), item[0]))
+        for floor, times in floors:
+            lines.append([f"{code(floor)}: no kernel is faster", *(words.number(times.get(mode)) for mode in self.modes), "the same processes"])
+        if not floors and known.vs_floor:
+            lines.append(["the slowest floor", *(words.number(known.times_us[mode] / known.vs_floor[mode]) if known.vs_floor.get(mode) else words.NOTHING for mode in self.modes), "the same processes"])
+        arch, sms, clock = known.arch.rstrip("a"), known.launch.get("sms"), known.metrics.get(insights.CLOCK)
+        if known.problem and known.problem.dtype != "fp32" and arch in MATRIX_FLOPS and sms and clock:
+            for peaks, unit in ((MATRIX_FLOPS, "tensor cores"), (FMA_FLOPS, "CUDA cores")):
+                if unit == "CUDA cores" and any(known.instructions.get(name) for name in insights.MATRIX_OPCODES):
+                    continue
+                lines.append([f"both products at the peak of the {unit}", *(words.number(1e6 * known.problem.flops / (peaks[arch] * sms * clock)) for _ in self.modes),
+                              f"computed for {sms:.0f} SMs at {clock / 1e6:,.0f} MHz, as profiled"])
+        return lines
+
+    # Next actions
+
+    def _elsewhere(self, device: str) -> str:
+        """Where something has to run, if not here."""
+        here = self.document["this_device"]
+        return "" if device == "cpu" or (here and here == device) else f" on {self.where}" if device and device == self.device else " on a GPU"
+
+    def _command(self, names: list[str]) -> str:
+        return f"{SNAKEMAKE} {' '.join(names) if len(names) <= MOST_NAMES else 'all'}"
+
+    def actions(self) -> tuple[list[Action], list[Action]]:
+        """What could make it faster, and what would tell more: mend, measure again, measure at all, prove the gate."""
+        best, _ = self._subject()
+        faster = [] if best is None or best.fact.get("on_cpu") else self._from_insights(best)
+        required = set(map(str, self.document["required"]))
+        more: list[Action] = []
+        broken = sorted((one for one in self.candidates if one.broken), key=lambda one: one.name not in required)
+        for one in broken[:MOST_NAMES]:
+            said = f"{code(one.name)}{' (required)' if one.name in required else ''}, {one.status}"
+            if one.view["stale"]:
+                more.append(Action(f"check {said}, again{self._elsewhere(one.view['device'])}: it changed since ({prose(one.view['changed'])})", f"{SNAKEMAKE} {one.name}"))
+            else:
+                more.append(Action(f"mend {said}: {prose(one.view['reason'], 160)}", f"{SNAKEMAKE} {one.name}"))
+        for device in dict.fromkeys(one.view["device"] for one in self.candidates):
+            mine = [one for one in self.candidates if one.view["device"] == device]
+            stale = [one.name for one in mine if one.view["stale"] and not one.broken]
+            absent = [one.name for one in mine if one.status in ("not run", "unstable")]
+            unprofiled = [one.name for one in mine if one.ranked and not one.fact.get("on_cpu") and not one.evidence.metrics]
+            for names, verb, why in ((stale, "measure again", "stale"), (absent, "measure", "without a time"), (unprofiled, "profile", "timed only")):
+                if names:
+                    more.append(Action(f"{verb}{self._elsewhere(device)} what is {why}: {words.listed(map(code, names), 5)}", self._command(names)))
+        rivals = [row for mode in self.modes for row in self._rivals(mode)]
+        if self.device and self.candidates and (not rivals or any(row.get("stale") for row in rivals)):
+            more.append(Action(f"time the rivals{' again' if rivals else ''}{self._elsewhere(self.device)}: without that there is no verdict against them",
+                               f"{SNAKEMAKE} results/{self.device}/rivals/bench.json"))
+        gate = [line.partition("; run `")[0] for line in requirements.gate_lines(self.document)]  # the command follows
+        if gate:
+            more.append(Action(f"let the gate prove itself ({prose(gate[0], 200)}{f'; and {len(gate) - 1} more' if len(gate) > 1 else ''})", f"{SNAKEMAKE} selftest"))
+        if self.document["errors"]:
+            more.append(Action(f"restore from git or delete {words.plural(len(self.document['errors']), 'evidence file')} that cannot be read", f"{SNAKEMAKE} all"))
+        if not self.candidates:
+            more.append(Action("write a variant into `kernels/`", f"{SNAKEMAKE} all"))
+        return faster, more
+
+    def _next(self) -> list[str]:
+        faster, more = self.actions()
+        best, _ = self._subject()
+        lines = ["## Next actions", ""]
+        for title, found in ((f"To get faster than {code(best.name)}, by the most that each can gain:" if best else "", faster), ("To know more:", more)):
+            if found:
+                lines += [title, "", *(f"{number}. {action.text[:1].upper()}{action.text[1:]}{f'. {code(action.command)}' if action.command else '.'}" for number, action in enumerate(found, 1)), ""]
+        if not faster and not more:
+            return [*lines, "Nothing: all evidence is there and current, and no rule speaks."]
+        if any(self._elsewhere(one.view["device"]) for one in self.candidates):
+            lines += [f"What was measured elsewhere comes back by {code(f'{SNAKEMAKE} record')} there and a commit of `results/recorded/`.", ""]
+        return lines[:-1]
