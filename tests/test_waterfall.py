@@ -129,7 +129,7 @@ def test_bytes_faster_than_an_empty_launch_count_as_nothing():
 
 
 @pytest.mark.parametrize("lost, said", [
-    ("empty_us", "launch floor"), ("bytes_us", "limit of bytes"), ("peaks", "limit of exponentials"), ("mhz", "SM clock unknown"), ("blocks", "grid unknown"),
+    ("empty_us", "launch floor"), ("bytes_us", "limit of bytes"), ("peaks", "limit of exponentials"), ("mhz", "SM clock unknown"), ("blocks", "grid or number of SMs unknown"), ("sms", "grid or number of SMs unknown"),
     ("kernels", "no profile")])
 def test_what_is_not_known_is_named_and_left_unexplained(lost, said):
     given = {**FLOORS, **CHIP, "blocks": 128, "kernels": [kernel()]}

@@ -38,6 +38,10 @@ class Peaks:
 
 
 DEVICES = {
+    "nvidia-h100-80gb-hbm3": Peaks(
+        sms=132, boost_mhz=1830, half_tflops=989.4, dram_tb_s=3.35, exps_per_clock_sm=16,
+        source="NVIDIA H100 datasheet (SXM, dense) and architecture white paper (132 SMs, 1830 MHz); "
+               "CUDA C++ Programming Guide, throughput of native arithmetic instructions (16 special functions per clock and SM)"),
     "nvidia-h200": Peaks(
         sms=132, boost_mhz=1830, half_tflops=989.4, dram_tb_s=4.8, exps_per_clock_sm=16,
         source="NVIDIA H200 datasheet (SXM, dense) and H100 architecture white paper (132 SMs, 1830 MHz); "

@@ -210,7 +210,7 @@ def waterfall(measured_us: float, problem: Problem, *, empty_us: float | None = 
     if alive and mhz:
         idle = max(idle, min(alive.tail_cycles / mhz, life_us - work))
     if grown is None:
-        missing.append("idle SMs (grid unknown)")
+        missing.append("idle SMs (grid or number of SMs unknown)")
     else:
         steps.append(Step("idle", idle, MODELLED, _idle_note(blocks, sms, bound, idle)))
 

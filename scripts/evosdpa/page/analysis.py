@@ -94,7 +94,7 @@ class Setting:
     def nothing(self) -> str:
         """Why there is no gap to take apart; empty when there is one."""
         if self.device == "cpu":
-            return "No GPU has a right time here; the model is one of GPUs, and a CPU’s time is not taken apart."
+            return f"{self.device_words}: a CPU’s time is not taken apart, the model is one of GPUs."
         if self.problem is None:
             return "The evidence names no problem."
         if not self.subjects:
@@ -143,10 +143,10 @@ def waterfall_of(where: Setting, subject: Subject, mode: str) -> Waterfall | Non
     blocks = words.finite(launch.get("blocks"))
     if blocks is None and len(kernels) == 1:
         blocks = float(math.prod(kernels[0].get("grid") or [0])) or None
-    sms = words.finite(launch.get("sms")) if launch else None
     return waterfall.waterfall(
         row["time_us"], where.problem, empty_us=words.finite(floors.get("floor_empty")), bytes_us=words.finite(floors.get("floor_bytes")), peaks=where.peaks,
-        mhz=words.finite((fact.get("sm_mhz") or {}).get(mode)), blocks=blocks, sms=where.peaks.sms if where.peaks else sms, kernels=kernels)
+        mhz=words.finite((fact.get("sm_mhz") or {}).get(mode)), blocks=blocks, sms=where.peaks.sms if where.peaks else None,
+        kernels=kernels)
 
 
 def micros(value: float, total: float) -> str:
@@ -167,7 +167,7 @@ def waterfall_answer(subject: Subject, found: Waterfall) -> str:
     if launch := found.step("launch"):
         said.append(f"{micros(launch.us, total)} µs are an empty launch")
     if bound:
-        said.append(f"{micros(bound.us, total)} µs its bound, {bound.label}")
+        said.append(f"{micros(bound.us, total)} µs {'its' if said else 'are its'} bound, {bound.label}")
     text = f"Of the {micros(total, total)} µs of {name}, {' and '.join(said)}." if said else f"{name} takes {micros(total, total)} µs; no floor or limit is known."
     idle = found.step("idle")
     if idle and idle.us >= 0.05 * total:
@@ -180,13 +180,16 @@ def waterfall_answer(subject: Subject, found: Waterfall) -> str:
         text += " By the profile its warps live no longer than that."
     rest = found.unexplained_us
     if rest < 0:
-        text += f" The model over-explains by {micros(-rest, total)} µs" + (": the profile’s launch had flushed caches." if found.profiled else ".")
+        text += f" The model over-explains by {micros(-rest, total)} µs" + ("; its waits are from a launch with flushed caches." if waits else ".")
     else:
         text += f" {micros(rest, total)} µs ({_share(rest, total)}) stay unexplained"
         text += "." if found.profiled else f": {subject.profile_state or 'the profile cannot be used'}."
-    if found.profiled and subject.profile_state:
-        text += f" ({subject.profile_state[0].upper()}{subject.profile_state[1:]}.)"
-    return text
+    return text + (_out_of_date(subject) if found.profiled else "")
+
+
+def _out_of_date(subject: Subject) -> str:
+    """A sentence for a profile that is not today's; empty for a current one."""
+    return f" {subject.profile_state[0].upper()}{subject.profile_state[1:]}." if subject.profile_state else ""
 
 
 def waterfall_values(found: Waterfall) -> list[dict[str, Any]]:
@@ -336,6 +339,13 @@ def busy(kernels: list[dict[str, Any]]) -> Busy | None:
     return Busy(pipes, states) if pipes or states else None
 
 
+def no_profile(where: Setting) -> str:
+    """Why no variant has pipes and stalls to show."""
+    states = dict.fromkeys(one.profile_state for one in where.subjects)
+    reasons = [state for state in states if state and state != "not profiled"]
+    return "No variant with a right time has a profile of the goal’s problem" + (f" ({reasons[0]})." if reasons else ".")
+
+
 def pipes_answer(subject: Subject, found: Busy | None) -> str:
     """Which unit is busiest, and whether that says anything."""
     if found is None or not found.pipes:
@@ -343,8 +353,10 @@ def pipes_answer(subject: Subject, found: Busy | None) -> str:
     label, _, value = max(found.pipes, key=lambda pipe: pipe[2])
     text = f"Busiest in {subject.name}: the {label}, at {words.number(value)}{words.PERCENT} of peak"
     if value >= BOUND:
-        return f"{text}. That is a unit at its limit: it bounds the kernel."
-    return f"{text}. " + ("That is near a limit." if value >= NEAR else "No unit is near its limit: waiting decides.")
+        text += ". That is a unit at its limit: it bounds the kernel."
+    else:
+        text += ". That is near a limit." if value >= NEAR else ". No unit is near its limit: waiting decides."
+    return text + _out_of_date(subject)
 
 
 def stalls_answer(subject: Subject, found: Busy | None) -> str:
@@ -358,7 +370,7 @@ def stalls_answer(subject: Subject, found: Busy | None) -> str:
     reason, value = waits[0]
     text = (f"Warps of {subject.name} wait most for {waiting.MEANING.get(reason, reason)} ({reason.replace('_', ' ')}): "
             f"{words.number(value)} of the {words.number(found.cycles)} cycles between two instructions, {_share(value, found.cycles)}")
-    return text + (f"; they issue in {words.number(issues)}." if issues else ".")
+    return text + (f"; they issue in {words.number(issues)}." if issues else ".") + _out_of_date(subject)
 
 
 def busy_line(subject: Subject, found: Busy | None) -> dict[str, Any]:

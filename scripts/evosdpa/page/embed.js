@@ -1,6 +1,12 @@
 (async () => {
   const root = document.documentElement, failed = [], specs = {}, selects = document.querySelectorAll("select[data-choose]");
-  const draw = (plot, spec) => vegaEmbed(plot, spec, {mode: "vega-lite", renderer: "svg", actions: false});
+  const draw = async (plot, spec) => {
+    const label = plot.getAttribute("aria-label");
+    await vegaEmbed(plot, spec, {mode: "vega-lite", renderer: "svg", actions: false});
+    plot.setAttribute("role", "img");  // Vega calls each of its pictures "Vega visualization"
+    plot.setAttribute("aria-label", label);
+    plot.removeAttribute("aria-roledescription");
+  };
   let done = 0;
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(one => one.open = true));
   await window.libraryReady.catch(error => console.error("charting library", error));

@@ -201,8 +201,7 @@ def analyses(document: dict[str, Any]) -> dict[str, Any]:
             pipes.append(chosen(name, question, choices, _bars(choices, title, limit)))
     return dict(nothing=where.nothing, model=analysis.MODEL, names=[(one.name, f"{one.name}{one.state}") for one in where.subjects], left_out=where.left_out,
                 waterfalls=waterfalls, roofline=roof, pipes=pipes, pipe_names=analysis.PIPES, pipe_lines=[analysis.busy_line(one, found) for one, found in busy.values()],
-                pipes_nothing="" if pipes else where.nothing or f"None of {words.plural(len(where.subjects), 'variant')} with a right time is profiled on the goal’s problem: "
-                f"{where.subjects[0].profile_state or 'the profile holds no counters for it'}.")
+                pipes_nothing="" if pipes else where.nothing or analysis.no_profile(where))
 
 
 def _bars(choices: dict[str, dict[str, Any]], title: str, limit: float | None = None) -> dict[str, Any] | None:
