@@ -390,6 +390,12 @@ def test_a_device_without_peaks_has_no_ceiling():
     assert "exponentials" in found["waterfalls"][0]["lines"][0]["note"]
 
 
+def test_fp32_has_no_tensor_peak(cache):
+    document = json.loads(json.dumps(one()).replace(page_data.GOAL, "b1h8s512d64-fp32"))
+    assert "The exp unit is saturated at 1,071 TFLOP/s (at 1,980 MHz); no tensor peak" in analyses(document)["roofline"]["answer"]
+    assert "exp unit: 1,071 TFLOP/s" in section(render.page(document, cache), "roofline")
+
+
 def busy(**metrics):
     stalls = {"smsp__average_warps_issue_stalled_barrier_per_issue_active.ratio": 2.0, "smsp__average_warps_issue_stalled_selected_per_issue_active.ratio": 1.0}
     return analysis.busy([dict(metrics={"sm__pipe_tensor_cycles_active.avg.pct": 10.0, **stalls, **metrics})])
@@ -493,6 +499,10 @@ def test_nan_and_missing_files_are_handled(tmp_path, cache):
             render.read(path)
     with pytest.raises(EvidenceError):
         render.read(tmp_path / "absent.json")
+
+
+def test_the_charting_library_is_packed_the_same_each_time(tmp_path, cache):
+    assert render.bundle(tmp_path) == render.bundle(cache) and len(render.bundle(cache)) < 500_000
 
 
 def test_the_script_writes_the_page(tmp_path, cache):

@@ -34,12 +34,12 @@ CLOSE = 0.03
 """Two ceilings within this share of each other are one line to the eye."""
 
 MODEL = (
-    "The model is the time line of one average warp. It begins with an empty launch. Then moving the bytes, the products and the exponentials can all go on "
-    "at once, so only the longest is added: the bound. SMs without work, or a last wave that is not full, stretch it. A warp lives for its instructions times the "
-    "cycles between two of them, both counted by the profile; what of that life exceeds the bound is split by what warps do in it. Bank conflicts are "
-    "part of the waits for shared memory and taken out of them. The rest is unexplained. A step is no promise: take one wait away and warps may wait for the "
-    "next thing. The profile is of one launch with flushed caches, so its waits for memory can be longer than those of the timing, and the model may explain more "
-    "than there is."
+    "The model is the time line of one average warp. It begins with an empty launch. Then moving the bytes, the products and the exponentials can all go "
+    "on at once, so only the longest is added: the bound. SMs without work, or a last wave that is not full, stretch it. A warp lives for its instructions "
+    "times the cycles between two of them, both counted by the profile; what of that life exceeds the bound is split by what warps do in it. Bank conflicts "
+    "are part of the waits for shared memory and taken out of them. The rest is unexplained. A step is no promise: take one wait away and warps may wait for "
+    "the next thing. Kernels whose launches overlap, or that compute exponentials on other units, can beat launch and bound. The profile is of one launch "
+    "with flushed caches, so its waits for memory can be longer than those of the timing, and the model may explain more than there is."
 )
 
 
@@ -175,7 +175,8 @@ def waterfall_answer(subject: Subject, found: Waterfall) -> str:
     waits = [step for step in found.steps if step.key in waterfall.STATES and step.us > 0]
     if waits:
         largest = max(waits, key=lambda step: step.us)
-        text += f" Of what its warps do beyond that, {largest.label} take{'s' if largest.key == 'issue' else ''} most: {micros(largest.us, total)} µs ({largest.note})."
+        takes = "takes" if largest.key == "issue" else "take"
+        text += f" Of what its warps do beyond that, {largest.label} {takes} most: {micros(largest.us, total)} µs ({largest.note})."
     elif found.profiled:
         text += " By the profile its warps live no longer than that."
     rest = found.unexplained_us
@@ -216,12 +217,12 @@ def waterfall_line(subject: Subject, found: Waterfall) -> dict[str, Any]:
         step = found.step(key)
         return micros(step.us, total) if step else words.NOTHING
 
-    known = [f"lacks {words.listed(found.missing, 6)}"] if found.missing else []
+    notes = ["" if subject.ranked else "stale", subject.profile_state, f"lacks {words.listed(found.missing, 6)}" if found.missing else ""]
     return dict(
         name=subject.name, ranked=subject.ranked, measured=micros(total, total), launch=cell("launch"), bound=micros(bound.us, total) if bound else words.NOTHING,
         bound_note=f"{bound.label}, {bound.basis}" if bound else "", steps=[cell(key) for key in ("idle", *waterfall.STATES)],
         unexplained=micros(found.unexplained_us, total), share=_share(found.unexplained_us, total),
-        over=found.unexplained_us < 0, note="; ".join([*(["stale"] if not subject.ranked else []), *([subject.profile_state] if subject.profile_state else []), *known]))
+        over=found.unexplained_us < 0, note="; ".join(filter(None, notes)))
 
 
 # Roofline
@@ -294,7 +295,7 @@ def roofline_answer(where: Setting, found: list[Point], top: Ceilings | None, mo
         return f"{text}. No peak rates of {where.device_words} are on file, so no ceiling is drawn."
     clock = f"at {top.mhz:,.0f} MHz" + ("" if top.read else ", the datasheet’s clock, since none was read")
     if top.tensor is None:
-        return f"{text}. The exp unit is saturated at {top.exps:,.0f} TFLOP/s ({clock}); no tensor peak on file is for {where.problem.dtype if where.problem else ''}."
+        return f"{text}. The exp unit is saturated at {top.exps:,.0f} TFLOP/s ({clock}); no tensor peak on file is for this type."
     if abs(top.exps / top.tensor - 1) <= CLOSE:
         text += f": {_share(best.tflops, top.tensor)} of the {top.tensor:,.0f} at which tensor cores and exp unit are saturated both ({clock})."
     else:
@@ -379,7 +380,7 @@ def busy_line(subject: Subject, found: Busy | None) -> dict[str, Any]:
     waits = [(reason, value) for reason, value in found.stalls if reason not in waiting.NO_WAIT][:3] if found else []
     return dict(name=subject.name, ranked=subject.ranked, pipes=[by_pipe.get(short, words.NOTHING) for _, _, short in PIPES],
                 cycles=words.number(found.cycles) if found and found.stalls else words.NOTHING,
-                waits=", ".join(f"{reason.replace('_', ' ')} {words.number(value)}" for reason, value in waits) or words.NOTHING, note=subject.profile_state)
+                waits=", ".join(f"{reason.replace('_', ' ')} {value:.2f}" for reason, value in waits) or words.NOTHING, note=subject.profile_state)
 
 
 def pipe_values(found: Busy | None) -> list[dict[str, Any]]:
@@ -397,5 +398,6 @@ def stall_values(found: Busy | None) -> list[dict[str, Any]]:
     rest = found.stalls[MOST_STALLS:]
     if rest:
         total = sum(value for _, value in rest)
-        values.append(dict(label=f"{len(rest)} others", value=f"{total:.2f}", low=0.0, high=total, basis="wait", note=", ".join(reason.replace("_", " ") for reason, _ in rest)))
+        values.append(dict(label=f"{len(rest)} others", value=f"{total:.2f}", low=0.0, high=total, basis="wait",
+                           note=", ".join(reason.replace("_", " ") for reason, _ in rest)))
     return values

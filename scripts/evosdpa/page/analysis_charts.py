@@ -1,4 +1,4 @@
-"""Vega-Lite specifications of waterfalls, roofline, pipes and stalls. The first two fields of every bar are its texts; data may be exchanged in the page."""
+"""Vega-Lite specifications of waterfalls, roofline, pipes and stalls. The page may exchange the data of bars for another variant's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def placed(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def packed(question: str, choices: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Question (`{}` is the variant), answers and bars for the page's script. Bars repeat their texts, so each stands once in `texts`, at the place that a bar names."""
+    """Question (`{}` is the variant), answers and bars for the page's script.
+
+    Bars repeat their texts, so each stands once in `texts`, at the place that a bar names.
+    """
     texts: dict[str, int] = {}
 
     def short(field: str, value: Any) -> Any:
@@ -82,12 +85,14 @@ def roofline(points: list[Point], top: Ceilings | None) -> dict[str, Any]:
               axis=alt.Axis(title="TFLOP/s (log scale)", values=charts.ticks(bottom, summit), labelExpr=PLAIN))
     layers = _roofs(top, (low, high), bottom, x, y) if top else []
     names = _spaced(points, bottom, summit)
-    values = [dict(x=one.intensity, y=one.tflops, over=one.l2_intensity, label=one.name if place in names else "", name=one.name, kind=one.kind, time=f"{one.time} µs",
-                   tone=charts.COLOURS[one.kind] if one.ranked else "var(--muted)", fill=charts.COLOURS[one.kind] if one.ranked else "var(--paper)",
-                   bytes="that must move") for place, one in enumerate(points)]
-    values += [dict(x=one.l2_intensity, y=one.tflops, over=None, label="", name=one.name, kind=one.kind, time=f"{one.time} µs",
-                    tone=charts.COLOURS[one.kind] if one.ranked else "var(--muted)", fill="var(--paper)", bytes="through L2, by the profile")
-               for one in points if one.l2_intensity]
+    values = []
+    for place, one in enumerate(points):
+        tone = charts.COLOURS[one.kind] if one.ranked else "var(--muted)"
+        same = dict(y=one.tflops, name=one.name, kind=one.kind, time=f"{one.time} µs", tone=tone)
+        values.append(dict(same, x=one.intensity, over=one.l2_intensity, label=one.name if place in names else "", fill=tone if one.ranked else "var(--paper)",
+                           bytes="that must move"))
+        if one.l2_intensity:
+            values.append(dict(same, x=one.l2_intensity, over=None, label="", fill="var(--paper)", bytes="through L2, by the profile"))
     values = [{**one, **{axis: float(f"{one[axis]:.5g}") for axis in ("x", "y", "over") if one[axis]}} for one in values]
 
     def raw(channel: Any, name: str) -> Any:
@@ -124,8 +129,8 @@ def _roofs(top: Ceilings, ends: tuple[float, float], bottom: float, x: alt.X, y:
     if top.tensor and not together:
         words.append(dict(x=high, y=top.exps, text=f"exp unit: {top.exps:,.0f} TFLOP/s", tone="var(--goal)", dy=13 if top.exps < summit else -7))
     for one in words:
-        layers.append(alt.Chart(alt.InlineData(values=[one])).mark_text(align="right", dx=-4, dy=one["dy"], fontSize=11, fontWeight="bold", color=one["tone"]).encode(
-            x=x, y=y, text="text:N"))
+        layers.append(alt.Chart(alt.InlineData(values=[one])).mark_text(
+            align="right", dx=-4, dy=one["dy"], fontSize=11, fontWeight="bold", color=one["tone"]).encode(x=x, y=y, text="text:N"))
     at = start**0.7 * ridge**0.3  # low on the slope, to its right: away from the times
     slope = alt.InlineData(values=[dict(x=at, y=at * top.dram, text=f"DRAM: {top.dram:g} TB/s")])
     layers.append(alt.Chart(slope).mark_text(align="left", dx=8, dy=8, fontSize=11, fontWeight="bold", color="var(--muted)").encode(x=x, y=y, text="text:N"))

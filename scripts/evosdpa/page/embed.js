@@ -24,11 +24,14 @@
       console.error(block.dataset.chart, error);
     }
   }
+  let turn = 0;
   const choose = async name => {
+    const mine = ++turn;  // a later choice ends an earlier one that still draws
     for (const one of selects) one.value = name;
     for (const block of document.querySelectorAll("script[data-choices]")) {
       const kept = JSON.parse(block.textContent), found = kept.of[name], figure = document.getElementById(block.dataset.choices);
       const plot = figure.querySelector(".plot"), spec = specs[plot.id];
+      if (mine !== turn) return;
       if (!found || !spec) continue;
       const [answer, bars] = found, question = kept.question.replace("{}", () => name);
       figure.querySelector("[data-question]").textContent = question;

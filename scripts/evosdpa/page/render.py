@@ -80,7 +80,8 @@ def still(spec: dict[str, Any], name: str) -> Markup:
     svg = vl_convert.vegalite_to_svg(charts.static(spec), vl_version=VEGA_LITE)
     svg = re.sub(r' (?:font-family="[^"]*"|pointer-events="none"|aria-[a-z]+="[^"]*"|role="[^"]*"|aria-roledescription="[^"]*")', "", svg)
     # What draws nothing: frames without a line, names of layers, the values that SVG takes anyway.
-    svg = re.sub(r'<path class="(?:background|foreground)"(?: d="[^"]*")?(?: display="none")?/>| class="(?:mark-|role-|background|foreground)[^"]*"| xmlns:xlink="[^"]*"', "", svg)
+    svg = re.sub(r'<path class="(?:background|foreground)"(?: d="[^"]*")?(?: display="none")?/>', "", svg)
+    svg = re.sub(r' class="(?:mark-|role-|background|foreground)[^"]*"| xmlns:xlink="[^"]*"', "", svg)
     svg = re.sub(r' (?:stroke-width|opacity)="1"(?=[ />])| font-weight="normal"', "", svg)
     while (shorter := re.sub(r"<g>(?:</g>|(<(?:path|line|text|g [^>]*)[^<>]*/>)</g>)", r"\1", svg)) != svg:
         svg = shorter
@@ -164,7 +165,10 @@ def tries_figures(found: list[gate.Against]) -> dict[str, list[dict[str, Any]]]:
 
 
 def chosen(name: str, question: str, choices: dict[str, dict[str, Any]], spec: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
-    """A chart for the template whose variant can be chosen; `{}` in the question is its name. The first choice is drawn; of the others the page keeps answer and bars."""
+    """A chart for the template whose variant can be chosen; `{}` in the question is its name.
+
+    The first choice is drawn; of the others the page keeps answer and bars.
+    """
     first = next(iter(choices))
     return dict(id=name, question=question.replace("{}", first), answer=choices[first]["answer"], spec=spec and json_block(spec), still=spec and still(spec, name),
                 choices=json_block(analysis_charts.packed(question, choices)) if len(choices) > 1 else None, **more)
