@@ -47,9 +47,15 @@ def fact(name: str, *, device: str = H200, status: str = "ok", reason: str = "",
                     static_shared_bytes=1024, registers=168, limiter="shared memory", occupancy=0.125, waves=0.1212, tail=0.8788, sms=132, threads=128),
         correctness=dict(counts={"ok": 304} if counts is None else counts, worst_ratio=worst, seed=12345) if measured else None,
         sanitize=[dict(tool=tool, status="ok", reason="") for tool in ("memcheck", "racecheck", "initcheck", "synccheck")] if measured else [],
-        profile=[dict(problem=GOAL, kernel=name, reason="", metrics={
+        floors={mode: {"floor_empty": 1.21 * scale, "floor_bytes": 2.05 * scale} for mode, scale in (("warm", 1.0), ("stream", 1.12))} if measured else {},
+        sm_mhz={"warm": 1980.0, "stream": 1980.0} if measured else {},
+        profile=[dict(problem=GOAL, kernel=name, reason="", grid=[4, 8, 1], block=[128, 1, 1], metrics={
             "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed": 21.37, "smsp__issue_active.avg.pct_of_peak_sustained_active": 33.1,
+            "sm__pipe_fma_cycles_active.avg.pct_of_peak_sustained_active": 12.5, "sm__inst_executed_pipe_xu.avg.pct_of_peak_sustained_active": 17.2,
+            "smsp__inst_executed.sum": 128000.0, "launch__waves_per_multiprocessor": 0.12, "lts__t_bytes.sum": 8388608.0,
             "smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio": 3.21,
+            "smsp__average_warps_issue_stalled_short_scoreboard_per_issue_active.ratio": 0.42,
+            "smsp__average_warps_issue_stalled_selected_per_issue_active.ratio": 1.0,
             "smsp__average_warps_issue_stalled_barrier_per_issue_active.ratio": 1.07})] if measured else [])
     return {**made, **more}
 

@@ -178,7 +178,7 @@ def test_defaults_of_levers_are_read_from_the_source(monkeypatch):
 
 def test_a_gap_documents_entry_becomes_evidence():
     document = render.whole(page_data.realistic())
-    fact = {**next(one for one in document["variants"] if one["name"] == "v2_wmma"), "default_levers": {"STAGES": "2"}, "floors": {"floor_empty": {"warm": 1.2}}}
+    fact = {**next(one for one in document["variants"] if one["name"] == "v2_wmma"), "default_levers": {"STAGES": "2"}, "floors": {"warm": {"floor_empty": 1.2}}}
     evidence = insights.of(document, fact)
     assert evidence.times_us["warm"] == 4.83 and evidence.vs_floor["warm"] == pytest.approx(4.83 / 2.05)
     assert evidence.arch == "sm_90a" and evidence.kernels == 1 and evidence.levers == {"STAGES": "2"} and evidence.launch["blocks"] == 32

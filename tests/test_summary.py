@@ -180,7 +180,7 @@ def test_what_failed_is_stale_or_cannot_be_read_is_listed():
 
 def test_the_gap_goes_from_time_to_floor_with_evidence_and_bounds():
     document = page_data.one_variant(4.1)
-    document["variants"][0]["floors"] = {"floor_bytes": {"warm": 2.05, "stream": 2.3}, "floor_empty": {"warm": 0.9, "stream": 1.0}}
+    document["variants"][0]["floors"] = {"warm": {"floor_bytes": 2.05, "floor_empty": 0.9}, "stream": {"floor_bytes": 2.3, "floor_empty": 1.0}}
     said = section(document, "Gap analysis")
     assert said.index("`v1`, measured | 4.10") < said.index("| the goal | 5 | 5 |") < said.index("`floor_bytes`: no kernel is faster | 2.05 | 2.30") < said.index("`floor_empty`")
     assert "Between time and slowest floor lie 2.0 µs warm, 50 % of the time." in said

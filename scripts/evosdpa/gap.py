@@ -396,19 +396,16 @@ class Gap:
         verify: Verify | None = chain.get("verify")
         sanitize: Sanitize | None = chain.get("sanitize")
         profile: Profile | None = chain.get("profile")
+        bench: Bench | None = chain.get("bench")
         goal = self.config.goal.problem
         launch = next((one for one in static.launches if one["problem"] == goal), None) if static else None
-        floors: dict[str, dict[str, float]] = {}
-        for anchor in bench.anchors if bench else []:
-            if anchor.problem == goal and anchor.name in variants.floors() and anchor.status is Status.OK and anchor.time_us:
-                floors.setdefault(anchor.name, {})[anchor.mode] = anchor.time_us
         spills = None
         if built and launch:
             spills = next((one["spill_stores"] + one["spill_loads"] for one in built.ptxas if one["name"] == launch.get("kernel")), None)
         return dict(
             name=variant.name, device=device, source=str(variant.source), on_cpu=variant.on_cpu, title=about.title, idea=about.idea, parent=about.parent,
             expects=about.expects, levers=dict(variant.levers), declared_levers={lever: list(values) for lever, values in about.levers.items()},
-            default_levers=variants.defaults(variant.source), floors=floors, vs_anchor=self._versus_anchor(bench) if bench else {},
+            default_levers=variants.defaults(variant.source), vs_anchor=self._versus_anchor(bench) if bench else {},
             status=status.value, reason=reason, stale=bool(chain.changed), changed=chain.changed,
             origins=sorted({piece.origin for piece in chain.pieces.values() if piece.record.kind in ("verify", "bench")}),
             steps={kind: dict(status=piece.record.status.value, reason=piece.record.reason, stale=piece.stale, changed=piece.changed, origin=piece.origin,
@@ -420,8 +417,10 @@ class Gap:
             instructions=next((kernel["instructions"] for kernel in static.kernels if launch and kernel["name"] == launch.get("kernel")), {}) if static else {},
             correctness=dict(counts=verify.counts, worst_ratio=verify.worst_ratio, seed=verify.seed) if verify else None,
             sanitize=[dict(tool=one["tool"], status=one["status"], reason=one.get("reason", "")) for one in sanitize.results] if sanitize else [],
-            profile=[dict(problem=one["problem"], kernel=one.get("kernel", ""), metrics=one.get("metrics", {}), reason=one.get("reason", ""))
+            profile=[dict(problem=one["problem"], kernel=one.get("kernel", ""), metrics=one.get("metrics", {}), reason=one.get("reason", ""),
+                          grid=one.get("grid", []), block=one.get("block", []))
                      for one in profile.results] if profile else [],
+            floors=self._own_floors(bench, goal) if bench else {}, sm_mhz=self._sm_mhz(bench, goal) if bench else {},
         )
 
     def _versus_anchor(self, bench: Bench) -> dict[str, dict[str, Any]]:
@@ -438,6 +437,26 @@ class Gap:
                 low, high = ratio.interval() or (None, None)
                 found[timing.mode] = dict(name=ANCHOR, ratio=ratio.value, low=low, high=high, verdict=stats.verdict(ratio))
         return found
+
+    @staticmethod
+    def _own_floors(bench: Bench, problem: str) -> dict[str, dict[str, float]]:
+        """Times of the floors in a variant's own processes, microseconds, by mode and name; only those that are ok."""
+        found: dict[str, dict[str, float]] = {}
+        for one in bench.anchors:
+            if one.name in variants.floors() and one.problem == problem and one.status is Status.OK and one.time_us:
+                found.setdefault(one.mode, {})[one.name] = one.time_us
+        return found
+
+    @staticmethod
+    def _sm_mhz(bench: Bench, problem: str) -> dict[str, float]:
+        """SM clock while each mode was timed on a problem, MHz: the median over the processes."""
+        clocks: dict[str, list[float]] = {}
+        for one in bench.clocks:
+            if one.get("problem") == problem:
+                read = [one.get("during", {}).get("sm_mhz")]
+                read = [mhz for mhz in read if mhz] or [mhz for when in ("before", "after") if (mhz := one.get(when, {}).get("sm_mhz"))]
+                clocks.setdefault(str(one.get("mode")), []).extend(read)
+        return {mode: stats.quantile(read, 0.5) for mode, read in sorted(clocks.items()) if read}
 
     def selftests(self) -> list[dict[str, Any]]:
         """What the gate says of the planted kernels, device by device."""

@@ -545,7 +545,7 @@ def of(document: dict[str, Any], fact: dict[str, Any]) -> Evidence:
                                          ("floors", fact.get("stale"))) if is_stale}
     return Evidence(
         name=name, problem=problem, arch=str((fact.get("build") or {}).get("arch") or ""), times_us=times, vs_floor=over,
-        floors_us={str(floor): _numbers(by_mode) for floor, by_mode in (fact.get("floors") or {}).items() if isinstance(by_mode, dict)},
+        floors_us=_by_name(fact.get("floors") or {}),
         launch=launch, spill_bytes=fact["spill_bytes"] if _is_number(fact.get("spill_bytes")) else None,
         instructions=_numbers(fact.get("instructions") or {}), metrics=longest, kernels=len(profiled), levers={**defaults, **(fact.get("levers") or {})},
         declared={lever: tuple(values) for lever, values in (fact.get("declared_levers") or {}).items()}, defaults=defaults, stale=frozenset(stale))
@@ -553,6 +553,15 @@ def of(document: dict[str, Any], fact: dict[str, Any]) -> Evidence:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _by_name(floors: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Times of floors by name and mode, from what gap.json holds by mode and name."""
+    found: dict[str, dict[str, float]] = {}
+    for mode, times in floors.items():
+        for name, time_us in (_numbers(times) if isinstance(times, dict) else {}).items():
+            found.setdefault(name, {})[str(mode)] = time_us
+    return found
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
 import json
 import re
@@ -13,11 +15,18 @@ import vl_convert
 from markupsafe import Markup, escape
 
 from evosdpa import evidence, stats
-from evosdpa.page import charts, facts, gate, ladders, words
+from evosdpa.page import analysis, analysis_charts, charts, facts, gate, ladders, words
 
 FOLDER = Path(__file__).parent
 VEGA_LITE = "6.4"
 SNIPPET = "window.vegaEmbed=vegaEmbed;"
+UNPACK = """window.libraryReady = (async () => {
+  const bytes = Uint8Array.from(atob("PACKED"), one => one.charCodeAt(0));
+  const text = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  document.head.append(Object.assign(document.createElement("script"), {textContent: text}));
+})();
+"""
+"""Browsers that cannot unpack it (before 2023) keep the still pictures."""
 
 EMPTY: dict[str, Any] = dict(
     goal={}, this_device=None, leading_device="", devices=[], problems=[], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
@@ -44,16 +53,18 @@ def whole(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def bundle(cache: Path) -> str:
-    """The charting library as one script. Making it takes seconds, so it is kept in a folder, named by what went into it."""
-    digest = hashlib.sha256(f"{vl_convert.__version__} {VEGA_LITE} {SNIPPET}".encode()).hexdigest()[:16]
+    """The charting library as one script that unpacks it: packed it has less than half of its size, which is most of the page.
+
+    Making it takes seconds, so it is kept in a folder, named by what went into it.
+    """
+    digest = hashlib.sha256(f"{vl_convert.__version__} {VEGA_LITE} {SNIPPET} {UNPACK}".encode()).hexdigest()[:16]
     path = cache / f"vega-{digest}.js"
     if path.is_file():
         return path.read_text()
     script = vl_convert.javascript_bundle(SNIPPET, vl_version=VEGA_LITE)
-    if re.search(r"</script|<!--", script, re.IGNORECASE):
-        raise evidence.EvidenceError("the charting library has a text that would end its own script element; pin another vl-convert-python")
-    evidence.write_text(path, script)
-    return script
+    packed = base64.b64encode(gzip.compress(script.encode(), 9, mtime=0)).decode()  # no letter of base64 can end a script element
+    evidence.write_text(path, UNPACK.replace("PACKED", packed))
+    return path.read_text()
 
 
 def json_block(value: Any) -> Markup:
@@ -68,8 +79,14 @@ def still(spec: dict[str, Any], name: str) -> Markup:
     """The picture as SVG, for readers without scripts and for paper; its ids are its own."""
     svg = vl_convert.vegalite_to_svg(charts.static(spec), vl_version=VEGA_LITE)
     svg = re.sub(r' (?:font-family="[^"]*"|pointer-events="none"|aria-[a-z]+="[^"]*"|role="[^"]*"|aria-roledescription="[^"]*")', "", svg)
+    # What draws nothing: frames without a line, names of layers, the values that SVG takes anyway.
+    svg = re.sub(r'<path class="(?:background|foreground)"(?: d="[^"]*")?(?: display="none")?/>', "", svg)
+    svg = re.sub(r' class="(?:mark-|role-|background|foreground)[^"]*"| xmlns:xlink="[^"]*"', "", svg)
+    svg = re.sub(r' (?:stroke-width|opacity)="1"(?=[ />])| font-weight="normal"', "", svg)
+    while (shorter := re.sub(r"<g>(?:</g>|(<(?:path|line|text|g [^>]*)[^<>]*/>)</g>)", r"\1", svg)) != svg:
+        svg = shorter
     # A hundredth of a pixel is more than anyone sees.
-    svg = re.sub(r'(?<=[ ,(MLHVChvlc"-])\d+\.\d{3,}(?=[^<>]*>)', lambda match: f"{float(match[0]):.2f}", svg)
+    svg = re.sub(r'(?<=[ ,(MLHVChvlc"-])\d+\.\d{3,}(?=[^<>]*>)', lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), svg)
     svg = re.sub(r'(\bid="|url\(#|href="#)', lambda match: f"{match[1]}{name}-", svg)
     return Markup(svg)
 
@@ -147,6 +164,66 @@ def tries_figures(found: list[gate.Against]) -> dict[str, list[dict[str, Any]]]:
     return figures
 
 
+def chosen(name: str, question: str, choices: dict[str, dict[str, Any]], spec: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    """A chart for the template whose variant can be chosen; `{}` in the question is its name.
+
+    The first choice is drawn; of the others the page keeps answer and bars.
+    """
+    first = next(iter(choices))
+    return dict(id=name, question=question.replace("{}", first), answer=choices[first]["answer"], spec=spec and json_block(spec), still=spec and still(spec, name),
+                choices=json_block(analysis_charts.packed(question, choices)) if len(choices) > 1 else None, **more)
+
+
+def analyses(document: dict[str, Any]) -> dict[str, Any]:
+    """Waterfalls, roofline, pipes and stalls of the leading device on the goal's problem."""
+    where = analysis.setting(document)
+    waterfalls = []
+    for mode in where.modes if not where.nothing else ():
+        found = {one.name: (one, analysis.waterfall_of(where, one, mode)) for one in where.subjects}
+        choices = {name: dict(bars=analysis.waterfall_values(steps) if steps else [],
+                              answer=analysis.waterfall_answer(one, steps) if steps else f"{name} has no right time in {mode} mode.")
+                   for name, (one, steps) in found.items()}
+        lines = [analysis.waterfall_line(one, steps) for one, steps in found.values() if steps]
+        if lines:
+            spec = _bars(choices, "µs for the whole problem")
+            waterfalls.append(chosen(facts.slug(f"gap-{mode}"), f"{mode.capitalize()}: where does the time of {{}} go?", choices, spec, mode=mode, lines=lines))
+    mode = where.modes[0]
+    top, points = analysis.ceilings(where, mode), analysis.points(where, mode)
+    drawn = points[:analysis_charts.MOST_POINTS]
+    answer = analysis.roofline_answer(where, points, top, mode)
+    roof = chosen("roofline-goal", f"{mode.capitalize()}: under which ceiling is each?", {"": dict(answer=answer, bars=[])},
+                  analysis_charts.roofline(drawn, top) if drawn else None, mode=mode,
+                  lines=[analysis.roofline_line(one, top) for one in points[:ladders.MOST_ROWS]], source=_ceilings_source(where, top, len(points) - len(drawn)))
+    busy = {one.name: (one, analysis.busy(one.kernels(where.problem.name))) for one in where.subjects} if where.problem else {}
+    profiled = dict(sorted(busy.items(), key=lambda item: item[1][1] is None))
+    pipes = []
+    if any(found for _, found in busy.values()):
+        for name, question, say, values, title, limit in (
+                ("pipes-use", "How busy is each unit of {}?", analysis.pipes_answer, analysis.pipe_values, "% of peak", 100.0),
+                ("pipes-stalls", "What do the warps of {} wait for?", analysis.stalls_answer, analysis.stall_values, "cycles between two instructions of a warp", None)):
+            choices = {key: dict(answer=say(one, found), bars=values(found)) for key, (one, found) in profiled.items()}
+            pipes.append(chosen(name, question, choices, _bars(choices, title, limit)))
+    return dict(nothing=where.nothing, model=analysis.MODEL, names=[(one.name, f"{one.name}{one.state}") for one in where.subjects], left_out=where.left_out,
+                waterfalls=waterfalls, roofline=roof, pipes=pipes, pipe_names=analysis.PIPES, pipe_lines=[analysis.busy_line(one, found) for one, found in busy.values()],
+                pipes_nothing="" if pipes else where.nothing or analysis.no_profile(where))
+
+
+def _bars(choices: dict[str, dict[str, Any]], title: str, limit: float | None = None) -> dict[str, Any] | None:
+    """The first choice's picture; None when it has no bars."""
+    values = next(iter(choices.values()))["bars"]
+    return analysis_charts.bars(values, title, limit) if values else None
+
+
+def _ceilings_source(where: analysis.Setting, top: analysis.Ceilings | None, more: int) -> str:
+    """Where the ceilings are from, and what the picture leaves out."""
+    text = ""
+    if top and where.peaks:
+        text = (f"Ceilings: {where.peaks.half_tflops:g} TFLOP/s dense at {where.peaks.boost_mhz:,.0f} MHz, scaled to {top.mhz:,.0f} MHz; {where.peaks.dram_tb_s:g} TB/s; "
+                f"{where.peaks.exps_per_clock_sm:g} exponentials per clock on each of {where.peaks.sms} SMs. {where.peaks.source}. "
+                "DRAM bounds only inputs that are not in a cache; no rate of L2 is on file, so none is drawn.")
+    return text + (f" {words.plural(more, 'more time')} in the table or in gap.csv." if more > 0 else "")
+
+
 def headline(document: dict[str, Any]) -> dict[str, Any]:
     """The top of the page: the task, the verdict, where the numbers are from, what is stale or unreadable."""
     goal, device = document["goal"], document["leading_device"]
@@ -193,7 +270,7 @@ def page(document: dict[str, Any], cache: Path) -> str:
     return environment.get_template("report.html.jinja").render(
         css=Markup((FOLDER / "style.css").read_text()), embed=Markup((FOLDER / "embed.js").read_text()), bundle=Markup(bundle(cache)),
         head=headline(document), devices=facts.devices(document), modes=[str(mode) for mode in document["goal"].get("modes") or ["warm"]],
-        figures=figures, other_problems=other_problems(document), matrices=facts.matrices(document),
+        figures=figures, analysis=analyses(document), other_problems=other_problems(document), matrices=facts.matrices(document),
         correctness_answer=facts.correctness_answer(document), failed=facts.failures(document, "failed")[:facts.MOST_LINES],
         refused=facts.failures(document, "unsupported")[:facts.MOST_LINES], variants=shown, variants_left_out=hidden,
         gates=gates, checks=gate.legend(gates), itself=itself[:facts.MOST_LINES], itself_answer=gate.itself_answer(document, itself),
