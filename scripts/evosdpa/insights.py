@@ -283,7 +283,8 @@ def _spills(evidence: Evidence, threshold: float) -> Found | None:
     if evidence.spill_bytes is not None:
         readings.append(Reading("spilled", evidence.spill_bytes, "bytes"))
     return Found(tuple(readings), f"registers are spilled: {100 * local / every:.2g} % of the instructions load or store them",
-                 Bound(min(1.0, local / every + evidence.waits("long_scoreboard")), PROFILE, "those instructions gone, and with them every wait for memory (long scoreboard)"))
+                 Bound(min(1.0, local / every + evidence.waits("long_scoreboard")), PROFILE,
+                       "those instructions gone, and with them every wait for memory (long scoreboard)"))
 
 
 def _no_matrix(evidence: Evidence, threshold: float) -> Found | None:
@@ -376,7 +377,8 @@ def _cold_inputs(evidence: Evidence, threshold: float) -> Found | None:
 
 
 STALLS: dict[str, tuple[str, tuple[tuple[str, int], ...]]] = {
-    "long_scoreboard": ("start loads earlier: more tiles in flight (cp.async, TMA), the first ones before anything else; a warp that only fetches waits on purpose",
+    "long_scoreboard": ("start loads earlier: more tiles in flight (cp.async, TMA), the first ones before anything else; a warp that only fetches "
+                        "waits on purpose",
                         (("STAGES", 1), ("PANEL", 1))),
     "short_scoreboard": ("fewer trips through shared memory and fewer special functions in a row: keep S and P in registers, reduce by shuffles late",
                          (("LANES_PER_ROW", -1),)),
@@ -401,23 +403,31 @@ assert not set(STALLS) & set(NO_WAIT)
 STALL_SOURCE = OURS + "; Nsight Compute's CPIStall speaks from 30 %, which on a kernel of a few microseconds no single reason reaches"
 
 RULES: tuple[Rule, ...] = (
-    Rule("idle_sms", ("static",), 100 * LEAST_SHARE, "%", LEAST_SOURCE, "more CTAs: fewer query rows each, or keys split among CTAs (a cluster, or a second pass)",
+    Rule("idle_sms", ("static",), 100 * LEAST_SHARE, "%", LEAST_SOURCE,
+         "more CTAs: fewer query rows each, or keys split among CTAs (a cluster, or a second pass)",
          (("BLOCK_Q", -1), ("SPLIT", 1)), _idle_sms),
-    Rule("tail", ("static",), 100 * LEAST_SHARE, "%", LEAST_SOURCE, "a grid that fills the SMs evenly: other tile sizes, or persistent CTAs that share the work out",
+    Rule("tail", ("static",), 100 * LEAST_SHARE, "%", LEAST_SOURCE,
+         "a grid that fills the SMs evenly: other tile sizes, or persistent CTAs that share the work out",
          (("BLOCK_Q", -1),), _tail),
     Rule("no_matrix_instructions", ("instructions", "floors"), 1, "matrix instructions", OURS,
          "matrix instructions for Q K^T and P V: mma.sync, on sm_90a wgmma", (), _no_matrix),
     Rule("issue_slots", ("profile",), 60, "%", NCU_ISSUE, "more to issue from: more warps on an SM, or independent work in each (two tiles interleaved)",
          (("NUM_WARPS", 1),), _issue),
     *(Rule(f"stall_{reason}", ("profile",), 10, "%", STALL_SOURCE, technique, levers, _stall(reason)) for reason, (technique, levers) in STALLS.items()),
-    Rule("spills", ("profile",), 0, "local instructions", "any at all", "fewer live values: smaller tiles a warp, fewer unrolled steps, more warps with less each",
+    Rule("spills", ("profile",), 0, "local instructions", "any at all",
+         "fewer live values: smaller tiles a warp, fewer unrolled steps, more warps with less each",
          (("BLOCK_KV", -1), ("NUM_WARPS", 1)), _spills),
-    Rule("shared_memory_busy", ("static", "profile"), 25, "%", OURS, "more work for each byte read: more rows a lane in registers, ldmatrix, operands straight from shared memory (wgmma)",
+    Rule("shared_memory_busy", ("static", "profile"), 25, "%", OURS,
+         "more work for each byte read: more rows a lane in registers, ldmatrix, operands straight from shared memory (wgmma)",
          (("LANES_PER_ROW", -1), ("WARP_ROWS", 1)), _shared),
-    Rule("bank_conflicts", ("static", "profile"), 100 * LEAST_SHARE, "%", LEAST_SOURCE, "a swizzle or padding so that the lanes of an access meet different banks", (), _conflicts),
-    Rule("exponentials", ("profile",), 15, "%", OURS, "exponentials during products, some of them as a polynomial on the FMA pipe, or two at once in half precision", (), _exp),
-    Rule("tensor_pipe_busy", ("profile",), 60, "%", OURS, "less redundant multiplication; otherwise it is close to its limit", (), _pipe(TENSOR, "tensor pipe")),
-    Rule("fma_pipe_busy", ("profile",), 60, "%", OURS, "fewer multiply-adds: matrix instructions, a cheaper softmax", (), _pipe("sm__pipe_fma_cycles_active", "FMA pipe")),
+    Rule("bank_conflicts", ("static", "profile"), 100 * LEAST_SHARE, "%", LEAST_SOURCE,
+         "a swizzle or padding so that the lanes of an access meet different banks", (), _conflicts),
+    Rule("exponentials", ("profile",), 15, "%", OURS,
+         "exponentials during products, some of them as a polynomial on the FMA pipe, or two at once in half precision", (), _exp),
+    Rule("tensor_pipe_busy", ("profile",), 60, "%", OURS, "less redundant multiplication; otherwise it is close to its limit", (),
+         _pipe(TENSOR, "tensor pipe")),
+    Rule("fma_pipe_busy", ("profile",), 60, "%", OURS, "fewer multiply-adds: matrix instructions, a cheaper softmax", (),
+         _pipe("sm__pipe_fma_cycles_active", "FMA pipe")),
     Rule("alu_pipe_busy", ("profile",), 60, "%", OURS, "fewer integer and comparison instructions: addresses outside the loop, three-way maxima",
          (), _pipe("sm__pipe_alu_cycles_active", "ALU pipe")),
     Rule("dram_busy", ("profile",), 60, "%", OURS, "each input read once: more reuse from L2 and shared memory", (), _dram),

@@ -54,6 +54,9 @@ class Action:
     text: str
     command: str = ""
 
+    def __str__(self) -> str:
+        return self.text + (f". {code(self.command)}" if self.command else ".")
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -194,11 +197,13 @@ class Summary:
         _, said = ladders.goal_verdict(self.document)
         head = render.headline(self.document)
         wanted = f"Under {limit:,.4g} µs" if limit is not None else "No time is named"
-        lines = ["## Goal", "", f"{wanted} on {self.where}, by one variant, right and current, in mode{'s' if len(self.modes) > 1 else ''} {words.listed(self.modes)}. **{prose(said)}**"]
+        lines = ["## Goal", "", f"{wanted} on {self.where}, by one variant, right and current, in mode{'s' if len(self.modes) > 1 else ''} "
+                 f"{words.listed(self.modes)}. **{prose(said)}**"]
         name, rows = ladders.closest(self.document)
         if rows:
             lines += ["", *table(["mode", "variant", "time, µs", "95 % interval", "time over goal", "processes", "origin", "date"],
-                                 [[mode, code(name), words.time_us(row), words.time_interval(row) or "none", words.versus_goal(row), str(row.get("processes") or words.NOTHING),
+                                 [[mode, code(name), words.time_us(row), words.time_interval(row) or "none", words.versus_goal(row),
+                                   str(row.get("processes") or words.NOTHING),
                                    f"{row.get('origin') or 'unknown'}, {self.where}", words.date(row.get("recorded_on")) or words.NOTHING]
                                   for mode in self.modes if (row := rows.get(mode))], (2, 3, 4, 5))]
         if head["notice"]:
@@ -223,7 +228,8 @@ class Summary:
     def correct(candidate: Candidate) -> str:
         """Right cases out of those that it supports; empty where nothing was checked."""
         counts = (candidate.fact.get("correctness") or {}).get("counts") or {}
-        return "none supported" if counts and not any(count for status, count in counts.items() if status != "unsupported") else candidate.view["correct"]["text"]
+        refused = counts and not any(count for status, count in counts.items() if status != "unsupported")
+        return "none supported" if refused else candidate.view["correct"]["text"]
 
     def _versus_anchor(self, candidate: Candidate, mode: str) -> str:
         found = self._anchor(candidate, mode)
@@ -234,15 +240,17 @@ class Summary:
         if not self.candidates:
             return [*lines, "There is no variant."]
         shown = self.candidates[:MOST_ROWS]
-        lines.append(f"In the order of the ladder: the elites first (up to {ELITES}, the fastest that are right and current in mode {self.modes[0]}: what the search builds on), "
-                     "then the others with a rank, then those without: stale, broken, not measured. Other devices come last.")
+        lines.append(f"In the order of the ladder: the elites first (up to {ELITES}, the fastest that are right and current in mode {self.modes[0]}: "
+                     "what the search builds on), then the others with a rank, then those without: stale, broken, not measured. Other devices come last.")
         rows = []
         for place, one in enumerate(shown, 1):
             elite = one in self.ranked[:ELITES]
             rows.append([str(place) if one in self.ranked else "", code(one.name) + (" (elite)" if elite else ""), one.view["device"] or words.NOTHING,
-                         f"{one.view['mark'].glyph} {one.status}", *(self._time(row) for row in one.rows), self._versus_anchor(one, self.modes[0]) or words.NOTHING,
+                         f"{one.view['mark'].glyph} {one.status}", *(self._time(row) for row in one.rows),
+                         self._versus_anchor(one, self.modes[0]) or words.NOTHING,
                          self.correct(one) or words.NOTHING])
-        lines += ["", *table(["", "variant", "device", "status", *self.modes, f"vs SDPA, {self.modes[0]}", "correct"], rows, tuple(range(4, 5 + len(self.modes))))]
+        lines += ["", *table(["", "variant", "device", "status", *self.modes, f"vs SDPA, {self.modes[0]}", "correct"], rows,
+                              tuple(range(4, 5 + len(self.modes))))]
         if len(self.candidates) > len(shown):
             lines += ["", f"{len(self.candidates) - len(shown)} more are in `results/gap.csv`."]
         if any(self._anchor(one, self.modes[0]) for one in shown):
@@ -261,12 +269,13 @@ class Summary:
                                    f"predicted: {prose(one.view['expects'])}" if one.view["expects"] else "") if part]
         lines = [f"### {code(one.name)}" + ("" if one.view["device"] == self.device else f" on {one.view['device'] or 'any GPU'}"), "",
                  *([sentence("; ".join(about)), ""] if about else []), f"- **Status:** {self._status(one)}"]
-        steps = [action.text + (f". {code(action.command)}" if action.command else "") for action in self._steps(one)]
+        steps = list(map(str, self._steps(one)))
         if one.status == "not run" and not one.view["launch"]["kernel"]:  # neither measured nor inspected
             return lines + self._points("Next", steps, "")
         lines.append(f"- **Metrics:** {self._metrics(one)}")
         lines += self._points("What works", self._works(one), "nothing that the evidence shows yet")
-        silent = "the rules are about GPUs" if one.fact.get("on_cpu") else "no rule speaks" if one.evidence.metrics else "not known: nothing was profiled that a rule could judge"
+        silent = "no rule speaks" if one.evidence.metrics else "not known: nothing was profiled that a rule could judge"
+        silent = "the rules are about GPUs" if one.fact.get("on_cpu") else silent
         lines += self._points("What holds it back", self._holds(one), silent)
         return lines + self._points("Next", steps, "nothing that the evidence points at")
 
@@ -299,7 +308,8 @@ class Summary:
         for mode, row in zip(self.modes, one.rows):
             if row and words.finite(row.get("time_us")) is not None and row.get("status") in TIMED:
                 ends, over = words.time_interval(row), words.versus_goal(row) if one.view["device"] == self.device else ""
-                parts.append(f"{words.time_us(row)} µs {mode}" + (f" ({ends})" if ends else "") + (f", {over} the goal" if over and over != words.NOTHING else "")
+                parts.append(f"{words.time_us(row)} µs {mode}" + (f" ({ends})" if ends else "")
+                             + (f", {over} the goal" if over and over != words.NOTHING else "")
                              + (f" [{words.mark(row['status']).text}]" if row["status"] != "ok" else ""))
         if not parts:
             parts.append("no time on the goal's problem")
@@ -309,10 +319,12 @@ class Summary:
             parts.append(f"over SDPA ({prose(name)}): {', '.join(compared)}")
         rival = ladders.against_rival(one.rows[0]) if one.rows[0] else ""
         parts += [f"{rival}, {self.modes[0]}"] if rival else []
-        parts.append(f"correct {self.correct(one) or 'not checked'}" + (f", worst error {one.view['worst']} of the allowance" if one.view["worst"] != words.NOTHING else ""))
+        parts.append(f"correct {self.correct(one) or 'not checked'}"
+                     + (f", worst error {one.view['worst']} of the allowance" if one.view["worst"] != words.NOTHING else ""))
         launch = one.view["launch"]
         if not one.fact.get("on_cpu"):
-            known = [(launch["registers"], f"{launch['registers']} registers a thread"), (launch["shared"], f"shared memory {launch['shared']} (static + dynamic)"),
+            known = [(launch["registers"], f"{launch['registers']} registers a thread"),
+                     (launch["shared"], f"shared memory {launch['shared']} (static + dynamic)"),
                      (launch["occupancy"], f"occupancy {launch['occupancy']}" + (f" ({launch['limiter']})" if launch["limiter"] else "")),
                      (launch["spills"], f"{launch['spills']} spilled")]
             parts += [shown for value, shown in known if value != words.NOTHING] or ["registers, shared memory and occupancy not inspected"]
@@ -327,7 +339,8 @@ class Summary:
         if tools and all(tool.get("status") == "ok" for tool in tools):
             found.append(f"compute-sanitizer finds nothing ({prose(', '.join(str(tool.get('tool')) for tool in tools))})")
         limit = words.finite(self.goal.get("time_us"))
-        met = [mode for mode, row in zip(self.modes, one.rows) if row and limit is not None and ladders.is_ranked(row) and ladders.against_goal(row, limit)[0] == "met"]
+        met = [mode for mode, row in zip(self.modes, one.rows)
+               if row and limit is not None and ladders.is_ranked(row) and ladders.against_goal(row, limit)[0] == "met"]
         if met and one.view["device"] == self.device:
             found.append(f"under the goal in mode{'s' if len(met) > 1 else ''} {words.listed(met)}, interval and all")
         for mode in self.modes[:1]:
@@ -345,7 +358,8 @@ class Summary:
         found = [f"{trouble['mode']} is {trouble['mark'].text}: {prose(trouble['reason'])}" for trouble in one.view["troubles"]]
         for insight in one.insights[:MOST_INSIGHTS]:
             stale = "; from evidence that is out of date" if insight.stale else ""
-            found.append(f"{insight.meaning} ({reading(insight.readings[0])}, threshold {threshold(insight)}); mending it gains at most {gain(insight, one.evidence)}{stale}")
+            found.append(f"{insight.meaning} ({reading(insight.readings[0])}, threshold {threshold(insight)}); "
+                         f"mending it gains at most {gain(insight, one.evidence)}{stale}")
         if len(one.insights) > MOST_INSIGHTS:
             found.append(f"less: {', '.join(code(insight.rule) for insight in one.insights[MOST_INSIGHTS:])}")
         return found
@@ -369,10 +383,11 @@ class Summary:
             known = {other.name for other in self.candidates if other.fact.get("status") != "not_run"}
             move = next((move for move in insight.moves if move.child not in known), None)
             if move:
-                found.append(Action(f"{insight.technique} (at most {gain(insight, one.evidence)}); the lever {move.lever} goes that way, {move.now} to {move.then}",
+                found.append(Action(f"{insight.technique}; gains at most {gain(insight, one.evidence)}; "
+                                    f"the lever {move.lever} goes that way, {move.now} to {move.then}",
                                     f"{SNAKEMAKE} {move.child}"))
             else:
-                found.append(Action(f"{insight.technique} (at most {gain(insight, one.evidence)})"))
+                found.append(Action(f"{insight.technique}; gains at most {gain(insight, one.evidence)}"))
             if len(found) == MOST_NEXT:
                 break
         return found
@@ -386,7 +401,8 @@ class Summary:
             lines.append(f"- **{mode.capitalize()}:** {prose(view.answer, 1200)}{self._rival(view)}")
         lines += [f"- **Stale:** {stopped(self._stale())}"] if self._stale() else []
         broken = [one for one in self.candidates if one.broken]
-        lines += [f"- **{one.status.capitalize()}:** {code(one.name)}: {stopped(prose(one.view['reason']) or 'no reason given')}" for one in broken[:MOST_NAMES]]
+        lines += [f"- **{one.status.capitalize()}:** {code(one.name)}: {stopped(prose(one.view['reason']) or 'no reason given')}"
+                  for one in broken[:MOST_NAMES]]
         if len(broken) > MOST_NAMES:
             lines.append(f"- {len(broken) - MOST_NAMES} more are broken; `results/gap.csv` has their reasons.")
         lines += [f"- **Left out, cannot be read:** {stopped(prose(error))}" for error in self.document["errors"][:MOST_NAMES]]
@@ -406,12 +422,14 @@ class Summary:
             if not rows:
                 return " No verdict against a rival: none was timed."
             changed = next((str(row.get("changed") or "") for row in rows if row.get("stale")), "")
-            return f" No verdict against a rival: {f'the evidence about them is stale (changed since: {prose(changed)})' if changed else 'none has a time that is ok'}."
+            why = f"the evidence about them is stale (changed since: {prose(changed)})" if changed else "none has a time that is ok"
+            return f" No verdict against a rival: {why}."
         if first is None:
             return ""  # the answer names the fastest rival itself
         if ladders.against_rival(first.row):
             return ""
-        return f" The best rival is {prose(best.name)} at {ladders.with_interval(best.row)}; there is no verdict, since the two were not timed beside one anchor."
+        return f" The best rival is {prose(best.name)} at {ladders.with_interval(best.row)}; " \
+               "there is no verdict, since the two were not timed beside one anchor."
 
     def _stale(self) -> str:
         """Stale variants, those with the same changes together, then stale rivals."""
@@ -432,10 +450,11 @@ class Summary:
         best = next((one for one in self.ranked if one.name == name), self.ranked[0] if self.ranked else None)
         if best:
             return best, ""
-        stale = [one for one in self.candidates if one.view["stale"] and one.fact.get("status") == "ok" and one.view["device"] == self.device and one.evidence.times_us]
+        stale = [one for one in self.candidates if one.view["stale"] and one.fact.get("status") == "ok" and one.view["device"] == self.device
+                 and one.evidence.times_us]
         if stale:
-            oldest = min(stale, key=lambda one: (min(one.evidence.times_us.values()), one.name))
-            return oldest, "No variant is right and current; this is the fastest whose evidence is only out of date."
+            fastest = min(stale, key=lambda one: (min(one.evidence.times_us.values()), one.name))
+            return fastest, "No variant is right and current; this is the fastest whose evidence is only out of date."
         return None, ""
 
     def _gap(self) -> list[str]:
@@ -448,7 +467,8 @@ class Summary:
         known = one.evidence
         over = known.vs_floor.get(self.modes[0])
         if over:
-            lines += ["", f"Between time and slowest floor lie {amount(known.times_us[self.modes[0]] * (1 - 1 / over))} µs {self.modes[0]}, {words.percent(float(f'{1 - 1 / over:.3g}'))} of the time."]
+            lines += ["", f"Between time and slowest floor lie {amount(known.times_us[self.modes[0]] * (1 - 1 / over))} µs {self.modes[0]}, "
+                          f"{words.percent(float(f'{1 - 1 / over:.3g}'))} of the time."]
         if one.fact.get("on_cpu"):
             return [*lines, "", "The rules about what holds a variant back are about GPUs."]
         if one.insights:
@@ -466,7 +486,8 @@ class Summary:
 
     def _way_down(self, one: Candidate) -> list[list[str]]:
         known = one.evidence
-        lines = [[f"{code(one.name)}, measured", *(words.time_us(row) if row and words.finite(row.get("time_us")) is not None else words.NOTHING for row in one.rows),
+        lines = [[f"{code(one.name)}, measured",
+                  *(words.time_us(row) if row and words.finite(row.get("time_us")) is not None else words.NOTHING for row in one.rows),
                   f"bench, {words.date(next((row.get('recorded_on') for row in one.rows if row and row.get('recorded_on')), ''))}".rstrip(", ")]]
         limit = words.finite(self.goal.get("time_us"))
         if limit is not None and one.view["device"] == self.device:
@@ -475,13 +496,15 @@ class Summary:
         for floor, times in floors:
             lines.append([f"{code(floor)}: no kernel is faster", *(words.number(times.get(mode)) for mode in self.modes), "the same processes"])
         if not floors and known.vs_floor:
-            lines.append(["the slowest floor", *(words.number(known.times_us[mode] / known.vs_floor[mode]) if known.vs_floor.get(mode) else words.NOTHING for mode in self.modes), "the same processes"])
+            slowest = [words.number(known.times_us[mode] / known.vs_floor[mode]) if known.vs_floor.get(mode) else words.NOTHING for mode in self.modes]
+            lines.append(["the slowest floor", *slowest, "the same processes"])
         arch, sms, clock = known.arch.rstrip("a"), known.launch.get("sms"), known.metrics.get(insights.CLOCK)
         if known.problem and known.problem.dtype != "fp32" and arch in MATRIX_FLOPS and sms and clock:
             for peaks, unit in ((MATRIX_FLOPS, "tensor cores"), (FMA_FLOPS, "CUDA cores")):
                 if unit == "CUDA cores" and any(known.instructions.get(name) for name in insights.MATRIX_OPCODES):
                     continue
-                lines.append([f"both products at the peak of the {unit}", *(words.number(1e6 * known.problem.flops / (peaks[arch] * sms * clock)) for _ in self.modes),
+                lines.append([f"both products at the peak of the {unit}",
+                              *(words.number(1e6 * known.problem.flops / (peaks[arch] * sms * clock)) for _ in self.modes),
                               f"computed for {sms:.0f} SMs at {clock / 1e6:,.0f} MHz, as profiled"])
         return lines
 
@@ -505,7 +528,8 @@ class Summary:
         for one in broken[:MOST_NAMES]:
             said = f"{code(one.name)}{' (required)' if one.name in required else ''}, {one.status}"
             if one.view["stale"]:
-                more.append(Action(f"check {said}, again{self._elsewhere(one.view['device'])}: it changed since ({prose(one.view['changed'])})", f"{SNAKEMAKE} {one.name}"))
+                more.append(Action(f"check {said}, again{self._elsewhere(one.view['device'])}: it changed since ({prose(one.view['changed'])})",
+                                   f"{SNAKEMAKE} {one.name}"))
             else:
                 more.append(Action(f"mend {said}: {prose(one.view['reason'], 160)}", f"{SNAKEMAKE} {one.name}"))
         for device in dict.fromkeys(one.view["device"] for one in self.candidates):
@@ -522,9 +546,11 @@ class Summary:
                                f"{SNAKEMAKE} results/{self.device}/rivals/bench.json"))
         gate = [line.partition("; run `")[0] for line in requirements.gate_lines(self.document)]  # the command follows
         if gate:
-            more.append(Action(f"let the gate prove itself ({prose(gate[0], 200)}{f'; and {len(gate) - 1} more' if len(gate) > 1 else ''})", f"{SNAKEMAKE} selftest"))
+            others = f"; and {len(gate) - 1} more" if len(gate) > 1 else ""
+            more.append(Action(f"let the gate prove itself ({prose(gate[0], 200)}{others})", f"{SNAKEMAKE} selftest"))
         if self.document["errors"]:
-            more.append(Action(f"restore from git or delete {words.plural(len(self.document['errors']), 'evidence file')} that cannot be read", f"{SNAKEMAKE} all"))
+            more.append(Action(f"restore from git or delete {words.plural(len(self.document['errors']), 'evidence file')} that cannot be read",
+                               f"{SNAKEMAKE} all"))
         if not self.candidates:
             more.append(Action("write a variant into `kernels/`", f"{SNAKEMAKE} all"))
         return faster, more
@@ -535,7 +561,7 @@ class Summary:
         lines = ["## Next actions", ""]
         for title, found in ((f"To get faster than {code(best.name)}, by the most that each can gain:" if best else "", faster), ("To know more:", more)):
             if found:
-                lines += [title, "", *(f"{number}. {action.text[:1].upper()}{action.text[1:]}{f'. {code(action.command)}' if action.command else '.'}" for number, action in enumerate(found, 1)), ""]
+                lines += [title, "", *(f"{number}. {sentence(str(action))}" for number, action in enumerate(found, 1)), ""]
         if not faster and not more:
             return [*lines, "Nothing: all evidence is there and current, and no rule speaks."]
         if any(self._elsewhere(one.view["device"]) for one in self.candidates):

@@ -97,7 +97,8 @@ def ladder(document: dict[str, Any], page: str, writeup: str, colour: bool = Fal
         lines.append(said + (f"; slowest floor: {floors[-1].name} {words.time_us(floors[-1].row)} us" if floors else ""))
     tone = {"met": "good", "missed": "bad", "undecided": "warn"}.get(head["state"], "mute")
     lines += ["", *(_paint(line, tone, colour) for line in _wrapped(f"Goal: {head['sentence']}"))]
-    lines += [line for text in (head["notice"].replace("on this page", "here"), *(f"cannot be read: {error}" for error in head["errors"][:3])) if text for line in _wrapped(text)]
+    for text in (head["notice"].replace("on this page", "here"), *(f"cannot be read: {error}" for error in head["errors"][:3])):
+        lines += _wrapped(text) if text else []
     lines += ["", f"page:    {page}", f"summary: {writeup}"]
     return "\n".join(line if "\x1b" in line else clip(ascii_line(line), WIDTH) for line in lines) + "\n"
 
@@ -136,7 +137,8 @@ def _cells(one: Candidate, modes: list[str], leading: bool) -> list[str]:
     over = words.versus_goal(slowest).replace(words.TIMES, "x") if slowest and leading else "-"
     correct = one.view["correct"]["text"].partition(" ")[0]
     correct = correct if "/" in correct else "-"
-    return [ascii_text(one.name), ascii_text(one.status), *map(_time, one.rows), _rival(one.rows[0]), ascii_text(over), ascii_text(correct), "-" if one.broken else _waits(one.evidence)]
+    return [ascii_text(one.name), ascii_text(one.status), *map(_time, one.rows), _rival(one.rows[0]), ascii_text(over), ascii_text(correct),
+            "-" if one.broken else _waits(one.evidence)]
 
 
 def _table(found: list[Candidate], modes: list[str], leading: bool, colour: bool) -> list[str]:
