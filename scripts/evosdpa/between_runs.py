@@ -9,7 +9,7 @@ from evosdpa.stats import Estimate
 
 RUN_EFFECT = 0.0065
 """Standard deviation, from run to run, of the logarithm of a binary's ratio to the anchor: v2_wmma in mode stream in five runs on an H200,
-2026-11-24 (recorded), where intervals without it told the binary apart from itself in 2 of 20 tries. PyTorch's default there has two
+2026-11-24 (recorded in commit 85bd55a), where intervals without it told the binary apart from itself in 2 of 20 tries. PyTorch's default there has two
 speeds, 1.5 % apart, and keeps to one of them for several processes."""
 
 RUN_FREEDOM = 4
