@@ -27,6 +27,7 @@ levers: {BLOCK_Q: [32, 64, 128], BLOCK_KV: [32, 64, 128], STAGES: [1, 2, 3]}
 #include "sdpa_async.cuh"
 #include "sdpa_checks.h"
 #include "sdpa_dtype.cuh"
+#include "sdpa_launch.cuh"
 #include "sdpa_mma.cuh"
 
 #ifndef BLOCK_Q
@@ -239,11 +240,7 @@ int sdpa_launch(const sdpa_problem *problem, void *stream) {
   return with_instance(*problem, [&](auto instance) -> int {
     using I = decltype(instance);
     const auto kernel = sdpa_mma<typename I::T, I::DIM>;
-    // Above 48 KiB a kernel must ask. Asked on every launch: it costs little, and no state outlives the call.
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    if (error == cudaSuccess) kernel<<<grid_of(*problem), NUM_THREADS, bytes, (cudaStream_t)stream>>>(*problem);
-    const cudaError_t last = cudaGetLastError(); // of the launch, or the same error again; either way it is cleared
-    return error != cudaSuccess ? error : last;
+    return launch_kernel(kernel, grid_of(*problem), NUM_THREADS, bytes, stream, false, *problem);
   });
 }
 

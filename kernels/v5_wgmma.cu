@@ -40,6 +40,7 @@ levers: {BLOCK_Q: [64, 128], STAGES: [2, 3]}
 
 #include "sdpa_checks.h"
 #include "sdpa_dtype.cuh"
+#include "sdpa_launch.cuh"
 #include "sdpa_mma.cuh" // what does not depend on who multiplies: packing, the exponential, reductions, the swizzle
 #include "sdpa_tma.cuh"
 #include "sdpa_wgmma.cuh"
@@ -323,11 +324,7 @@ int sdpa_launch(const sdpa_problem *problem, void *stream) {
   return with_instance(p, [&](auto instance) -> int {
     using I = decltype(instance);
     const auto kernel = sdpa_wgmma<typename I::T, I::DIM>;
-    // Above 48 KiB a kernel must ask. Asked on every launch: it costs little, and no state outlives the call.
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    if (error == cudaSuccess) kernel<<<grid_of(p), NUM_THREADS, bytes, (cudaStream_t)stream>>>(p, Q_map, K_map, V_map);
-    const cudaError_t last = cudaGetLastError(); // of the launch, or the same error again; either way it is cleared
-    return error != cudaSuccess ? error : last;
+    return launch_kernel(kernel, grid_of(p), NUM_THREADS, bytes, stream, false, p, Q_map, K_map, V_map);
   });
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import page_data
 import pytest
 
+from evosdpa.profiling import STALL
 from evosdpa import peaks, problem, waterfall
 from evosdpa.evidence import Bench, Status, Timing
 from evosdpa.gap import Gap
@@ -21,7 +22,7 @@ def kernel(instructions=1_000_000.0, grid=(16, 8, 1), block=(256, 1, 1), waves=0
     states = states or dict(long_scoreboard=2.0, short_scoreboard=1.0, barrier=1.0, selected=1.0)
     return dict(grid=list(grid), block=list(block), metrics={
         waterfall.INSTRUCTIONS: instructions, waterfall.WAVES: waves, waterfall.CONFLICTS: conflicts,
-        **{waterfall.STALL.format(reason): value for reason, value in states.items()}})
+        **{STALL.format(reason): value for reason, value in states.items()}})
 
 
 def keys(found):

@@ -16,6 +16,7 @@
 
 #ifdef __CUDACC__
 #include "sdpa_dtype.cuh"
+#include "sdpa_launch.cuh"
 #define SDPA_BOTH __device__         // code that runs where the rows are computed, be it GPU or CPU
 #define SDPA_STATE static __device__ // memory of that code which outlives a launch: the contract forbids it
 #else
@@ -182,16 +183,8 @@ template <typename Flaw> int attend(const sdpa_problem &p, void *stream) {
 
 // The same by programmatic dependent launch: it may begin before the launch before has ended.
 template <typename Flaw> int attend_overlapping(const sdpa_problem &p, void *stream) {
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3((p.seq_q + CTA_ROWS - 1) / CTA_ROWS, p.heads_q, p.batch);
-  config.blockDim = dim3(CTA_ROWS);
-  config.stream = (cudaStream_t)stream;
-  config.attrs = &overlap;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, p.head_dim == 64 ? planted_rows<Flaw, 64> : planted_rows<Flaw, 128>, p);
+  const dim3 grid((p.seq_q + CTA_ROWS - 1) / CTA_ROWS, p.heads_q, p.batch);
+  return launch_kernel(p.head_dim == 64 ? planted_rows<Flaw, 64> : planted_rows<Flaw, 128>, grid, CTA_ROWS, 0, stream, true, p);
 }
 #else
 template <typename Flaw> int attend(const sdpa_problem &p, void *) {

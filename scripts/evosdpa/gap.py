@@ -91,6 +91,12 @@ class Chain:
         return sorted({part for kind in ("verify", "bench") if kind in self.pieces for part in self.pieces[kind].changed})
 
 
+def anchor_beside(timing: Timing, company: list[Timing]) -> Timing | None:
+    """The anchor's good time of the same processes, problem and mode; None where there is none."""
+    return next((one for one in company if one.name == ANCHOR and one.status is Status.OK and (one.problem, one.mode) == (timing.problem, timing.mode)
+                 and len(one.process_medians_us) == len(timing.process_medians_us)), None)
+
+
 class Gap:
     """All evidence, judged against today's sources and configuration. Of `recorded` evidence alone every machine makes the same."""
 
@@ -274,12 +280,7 @@ class Gap:
     @staticmethod
     def _ratio(above: Timing, above_company: list[Timing], below: Timing, below_company: list[Timing]) -> stats.Estimate | None:
         """The ratio of two times from different processes, through the anchor that was timed in both; None where one lacks a good anchor."""
-        def beside(timing: Timing, company: list[Timing]) -> Timing | None:
-            return next((one for one in company if one.name == ANCHOR and one.status is Status.OK
-                         and (one.problem, one.mode) == (timing.problem, timing.mode)
-                         and len(one.process_medians_us) == len(timing.process_medians_us)), None)
-
-        here, there = beside(above, above_company), beside(below, below_company)
+        here, there = anchor_beside(above, above_company), anchor_beside(below, below_company)
         if below.name == ANCHOR and here:
             return stats.ratio_within(above.process_medians_us, here.process_medians_us)
         if above.name == ANCHOR and there:
@@ -396,7 +397,6 @@ class Gap:
         verify: Verify | None = chain.get("verify")
         sanitize: Sanitize | None = chain.get("sanitize")
         profile: Profile | None = chain.get("profile")
-        bench: Bench | None = chain.get("bench")
         goal = self.config.goal.problem
         launch = next((one for one in static.launches if one["problem"] == goal), None) if static else None
         spills = None
@@ -430,8 +430,7 @@ class Gap:
         for timing in bench.timings:
             if timing.problem != self.config.goal.problem or timing.mode == "eager" or timing.status is not Status.OK or not timing.time_us:
                 continue
-            anchor = next((one for one in bench.anchors if one.name == ANCHOR and one.status is Status.OK and (one.problem, one.mode) == (timing.problem, timing.mode)
-                           and len(one.process_medians_us) == len(timing.process_medians_us)), None)
+            anchor = anchor_beside(timing, bench.anchors)
             if anchor is not None:
                 ratio = stats.ratio_within(timing.process_medians_us, anchor.process_medians_us)
                 low, high = ratio.interval() or (None, None)

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from evosdpa import problem as problems
+from evosdpa import problem as problems, waiting
 from evosdpa.between_runs import RUN_EFFECT
+from evosdpa.peaks import FMA_FLOPS, MATRIX_FLOPS
 from evosdpa.problem import Problem
-from evosdpa.profiling import STALL
 from evosdpa.waiting import DURATION, ISSUE, MEANING, NO_WAIT
 
 PROFILE = "profile"
@@ -38,10 +38,6 @@ INSTRUCTIONS = "smsp__inst_executed.sum"
 DRAM = "dram__throughput.avg.pct_of_peak_sustained_elapsed"
 DRAM_BYTES = ("dram__bytes_read.sum", "dram__bytes_write.sum")
 
-FMA_FLOPS = {"sm_80": 128, "sm_86": 256, "sm_89": 256, "sm_90": 256}
-"""fp32 operations a cycle and SM on the CUDA cores (CUDA C++ Programming Guide, throughput of native arithmetic: 64 or 128 FMAs)."""
-MATRIX_FLOPS = {"sm_80": 2048, "sm_86": 1024, "sm_89": 1024, "sm_90": 4096}
-"""Dense fp16 or bf16 operations a cycle and SM on the tensor cores (NVIDIA's architecture papers; sm_90: 989 TFLOP/s on 132 SMs)."""
 MATRIX_OPCODES = ("HGMMA", "HMMA", "IMMA")
 EMPTY = "floor_empty"
 
@@ -83,8 +79,7 @@ class Evidence:
     @property
     def states(self) -> dict[str, float]:
         """Cycles between two instructions of a warp, by the state that the warp is in."""
-        start, end = STALL.split("{}")
-        return {name[len(start):-len(end)]: value for name, value in self.metrics.items() if name.startswith(start) and name.endswith(end)}
+        return waiting.states(self.metrics)
 
     def waits(self, *reasons: str) -> float:
         """The share (0 to 1) of a warp's time that it waits for these reasons together; 0 where none was read."""

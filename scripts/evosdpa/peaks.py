@@ -1,8 +1,13 @@
-"""What devices can do at most, by slug: the one home of these rates. A device that is not here has no ceiling on the page."""
+"""What architectures and devices can do at most: the one home of these rates. A device that is not here has no ceiling on the page."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+FMA_FLOPS = {"sm_80": 128, "sm_86": 256, "sm_89": 256, "sm_90": 256}
+"""fp32 operations a cycle and SM on the CUDA cores (CUDA C++ Programming Guide, throughput of native arithmetic: 64 or 128 FMAs)."""
+MATRIX_FLOPS = {"sm_80": 2048, "sm_86": 1024, "sm_89": 1024, "sm_90": 4096}
+"""Dense fp16 or bf16 operations a cycle and SM on the tensor cores (NVIDIA's architecture papers; sm_90: 989 TFLOP/s on 132 SMs)."""
 
 
 @dataclass(frozen=True)

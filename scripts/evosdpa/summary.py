@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from evosdpa import evidence, insights, requirements
-from evosdpa.insights import FMA_FLOPS, MATRIX_FLOPS, PROFILE, Evidence, Insight
+from evosdpa.insights import PROFILE, Evidence, Insight
 from evosdpa.page import facts, ladders, render, words
+from evosdpa.peaks import FMA_FLOPS, MATRIX_FLOPS
 
 ELITES = 3
 """Candidates that the search keeps and builds on: the fastest that are right and current."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any, TextIO
 
-from evosdpa import insights, summary
+from evosdpa import insights, summary, waiting
 from evosdpa.page import ladders, render, words
 from evosdpa.summary import TIMED, Candidate
-from evosdpa.waiting import NO_WAIT
 
 WIDTH = 100
 NAME = 17
@@ -66,12 +65,11 @@ def _rival(row: dict[str, Any] | None) -> str:
 
 def _waits(known: insights.Evidence) -> str:
     """The largest stall reason and its share of a warp's time."""
-    states = {reason: value for reason, value in known.states.items() if value > 0}
-    stalls = {reason: value for reason, value in states.items() if reason not in NO_WAIT}
+    stalls = waiting.stalls(known.states)
     if not stalls:
         return "-"
-    reason = min(stalls, key=lambda one: (-stalls[one], one))
-    return ascii_text(f"{WAITS.get(reason, reason.replace('_', ' '))} {100 * stalls[reason] / sum(states.values()):.0f}%")
+    reason, cycles = stalls[0]
+    return ascii_text(f"{WAITS.get(reason, reason.replace('_', ' '))} {100 * cycles / sum(known.states.values()):.0f}%")
 
 
 def ladder(document: dict[str, Any], page: str, writeup: str, colour: bool = False) -> str:

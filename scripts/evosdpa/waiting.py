@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from evosdpa.evidence import Profile, Status
 from evosdpa.profiling import STALL
@@ -55,6 +57,18 @@ class Waiting:
         return f"{named} of {self.cycles:.1f} cycles an instruction{issues}{longest}"
 
 
+def states(metrics: dict[str, Any]) -> dict[str, float]:
+    """Cycles between two instructions of a warp by the state that it is in, as far as they are finite numbers."""
+    start, end = STALL.split("{}")
+    return {name[len(start):-len(end)]: float(value) for name, value in sorted(metrics.items())
+            if name.startswith(start) and name.endswith(end) and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)}
+
+
+def stalls(found: dict[str, float]) -> list[tuple[str, float]]:
+    """The states that are waits, with their cycles, the largest first."""
+    return sorted(((reason, value) for reason, value in found.items() if reason not in NO_WAIT and value > 0), key=lambda pair: (-pair[1], pair[0]))
+
+
 def waits(profile: Profile, problem: str) -> Waiting | None:
     """What the profile's longest kernel on a problem waits for; None where it holds no stall metrics for that problem.
 
@@ -65,12 +79,11 @@ def waits(profile: Profile, problem: str) -> Waiting | None:
     if profile.status is not Status.OK or not kernels:
         return None
     metrics = max(kernels, key=lambda metrics: metrics.get(DURATION, 0.0))
-    start, end = STALL.split("{}")
-    states = {name[len(start):-len(end)]: value for name, value in metrics.items() if name.startswith(start) and name.endswith(end)}
-    cycles = sum(states.values())
+    found = states(metrics)
+    cycles = sum(found.values())
     if cycles <= 0:
         return None
-    ranked = sorted(((reason, value) for reason, value in states.items() if reason not in NO_WAIT and value > 0), key=lambda pair: (-pair[1], pair[0]))
+    ranked = stalls(found)
     named = [pair for pair in ranked[:2] if pair[1] >= SECOND * ranked[0][1]]
     return Waiting(tuple((reason, value / cycles) for reason, value in named), cycles, metrics.get(ISSUE), len(kernels))
 

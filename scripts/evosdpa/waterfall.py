@@ -28,9 +28,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from evosdpa import waiting
 from evosdpa.peaks import Peaks
 from evosdpa.problem import Problem
-from evosdpa.profiling import STALL
 
 MEASURED, MODELLED = "measured", "modelled"
 
@@ -122,13 +122,6 @@ def group_of(reason: str) -> str:
     return next((group for group, reasons in GROUPS.items() if reason in reasons), "other")
 
 
-def stall_states(metrics: dict[str, Any]) -> dict[str, float]:
-    """Cycles between two instructions of a warp by its state, as far as they are numbers."""
-    start, end = STALL.split("{}")
-    return {name[len(start):-len(end)]: float(value) for name, value in sorted(metrics.items())
-            if name.startswith(start) and name.endswith(end) and number(value) is not None}
-
-
 def number(value: Any) -> float | None:
     """A finite number, or None."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
@@ -151,7 +144,7 @@ def life(kernels: list[dict[str, Any]], sms: float | None) -> Life | None:
     states: dict[str, float] = {}
     for kernel in kernels:
         metrics = kernel.get("metrics") or {}
-        between, instructions = stall_states(metrics), number(metrics.get(INSTRUCTIONS))
+        between, instructions = waiting.states(metrics), number(metrics.get(INSTRUCTIONS))
         blocks, threads = (math.prod(kernel.get(size) or [0]) for size in ("grid", "block"))
         if not instructions or not sum(between.values()) or not blocks or not threads:
             return None

@@ -336,7 +336,7 @@ def busy(kernels: list[dict[str, Any]]) -> Busy | None:
     metrics = max((one["metrics"] for one in kernels), key=lambda metrics: words.finite(metrics.get(waiting.DURATION)) or 0.0)
     pipes = [(label, short, value) for start, label, short in PIPES for name in sorted(metrics) if name.startswith(start)
              and (value := words.finite(metrics[name])) is not None]
-    states = sorted(((reason, value) for reason, value in waterfall.stall_states(metrics).items() if value > 0), key=lambda pair: (-pair[1], pair[0]))
+    states = sorted(((reason, value) for reason, value in waiting.states(metrics).items() if value > 0), key=lambda pair: (-pair[1], pair[0]))
     return Busy(pipes, states) if pipes or states else None
 
 
