@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from evosdpa import command_line, evidence, gap
+from evosdpa import command_line, evidence, gap, gap_document
 from evosdpa.config import Config
 
 
@@ -17,11 +17,11 @@ def main() -> None:
     given = parser.parse_args()
     plan = given.plan
     found = gap.Gap(Config.model_validate(plan["config"]), plan["names"], plan["device"], plan["arch"])
-    document = found.document()
+    document = gap_document.document(found)
     for error in document["errors"]:
         print(f"left out: {error}")
     evidence.write_text(given.table, gap.table(document["rows"]))
-    evidence.write_text(given.json, gap.dumps(document))
+    evidence.write_text(given.json, gap_document.dumps(document))
 
 
 if __name__ == "__main__":

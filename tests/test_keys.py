@@ -125,11 +125,12 @@ import json, os, sys
 import yaml
 from evosdpa.config import check
 from evosdpa.gap import Gap
+from evosdpa.gap_document import document
 
 documents = []
 for folder in sys.argv[2:]:
     os.chdir(folder)
-    documents.append(Gap(check(yaml.safe_load(open("config.yaml"))), json.loads(sys.argv[1]), "nvidia-h200", "sm_90a").document())
+    documents.append(document(Gap(check(yaml.safe_load(open("config.yaml"))), json.loads(sys.argv[1]), "nvidia-h200", "sm_90a")))
 print(json.dumps(documents))
 """
 """The gap of several workspaces with the same sources, by the first one's code."""

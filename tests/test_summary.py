@@ -297,12 +297,12 @@ def test_the_target_is_not_snakemakes_own_summary():
 
 
 def test_the_recorded_evidence_makes_a_summary(monkeypatch):
-    from evosdpa import config, gap, ladder
+    from evosdpa import config, gap, gap_document, ladder
 
     monkeypatch.chdir(PROJECT)
     settings = config.load("config.yaml")
     found = gap.Gap(settings, ladder.Ladder(settings).names, None, "sm_90a", origins=("recorded",))
-    document = json.loads(gap.dumps(found.document()))
+    document = json.loads(gap_document.dumps(gap_document.document(found)))
     made = summary.markdown(document)
     assert f"on {document['devices'][0]['info'].get('name')}" in made and "over SDPA (sdpa-default): " in made and "`floor_bytes`: no kernel is faster" in made
     assert max(map(len, shown(document).splitlines())) <= terminal.WIDTH

@@ -5,10 +5,9 @@ from __future__ import annotations
 import page_data
 import pytest
 
-from evosdpa.profiling import STALL
-from evosdpa import peaks, problem, waterfall
+from evosdpa import gap_document, peaks, problem, waterfall
 from evosdpa.evidence import Bench, Status, Timing
-from evosdpa.gap import Gap
+from evosdpa.profiling import STALL
 
 GOAL = problem.parse("b1h8s512d64-fp16")
 H200 = peaks.DEVICES["nvidia-h200"]
@@ -178,8 +177,8 @@ def test_the_gap_gives_the_floors_and_the_clock_of_the_variants_own_processes():
         clocks=[dict(problem=GOAL.name, mode="warm", during=dict(sm_mhz=mhz)) for mhz in (1980, 1965, 1950)] + [
             dict(problem=GOAL.name, mode="stream", before=dict(sm_mhz=1900), after=dict(sm_mhz=1920)), dict(problem=GOAL.name, mode="cold", during={}),
             dict(problem="b1h8s512d128-fp16", mode="warm", during=dict(sm_mhz=1))])
-    assert Gap._own_floors(bench, GOAL.name) == {"warm": {"floor_empty": 0.75, "floor_bytes": 1.45}}
-    assert Gap._sm_mhz(bench, GOAL.name) == {"warm": 1965, "stream": 1910}
+    assert gap_document.own_floors(bench, GOAL.name) == {"warm": {"floor_empty": 0.75, "floor_bytes": 1.45}}
+    assert gap_document.sm_mhz(bench, GOAL.name) == {"warm": 1965, "stream": 1910}
 
 
 def test_the_planted_page_data_is_of_the_same_form():

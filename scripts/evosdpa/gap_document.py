@@ -1,0 +1,184 @@
+"""gap.json: what the page, the summary and whoever proposes the next variant need to know, from evidence that gap.py has judged."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from evosdpa import evidence, stats, variants
+from evosdpa import problem as problems
+from evosdpa.evidence import Bench, Build, Profile, Sanitize, Static, Status, Verify
+from evosdpa.gap import Chain, Gap, anchor_beside
+from evosdpa.rival_names import ANCHOR
+from evosdpa.variants import Variant
+
+
+def correctness(gap: Gap) -> list[dict[str, Any]]:
+    """Cases counted along three axes (kind of problem, input family, setting) per variant and device."""
+    cells: dict[tuple[str, ...], dict[str, Any]] = {}
+    for (device, name), chain in sorted(gap.chains.items()):
+        verify: Verify | None = chain.get("verify")
+        for case in verify.cases if verify else []:
+            kind, problem_name, family = case.name.split("/")
+            problem = problems.parse(problem_name)
+            setting = f"D{problem.head_dim} {problem.dtype}{' causal' if problem.causal else ''}"
+            for axis, label in (("problem", kind), ("family", family), ("setting", setting)):
+                cell = cells.setdefault((name, device, axis, label), dict(
+                    variant=name, device=device, axis=axis, label=label, ok=0, failed=0, unsupported=0, worst_ratio=None, reason=""))
+                cell[case.status.value] = cell.get(case.status.value, 0) + 1
+                if case.ratio is not None:
+                    cell["worst_ratio"] = max(cell["worst_ratio"] or 0.0, case.ratio)
+                if case.reason and not cell["reason"]:
+                    cell["reason"] = f"{case.name}: {case.reason}"
+    return list(cells.values())
+
+
+def variant_facts(gap: Gap) -> list[dict[str, Any]]:
+    """One entry a variant and device: what it is, how it stands, what its binary costs."""
+    facts = []
+    for name in gap.names:
+        variant = variants.resolve(name)
+        about = variants.header(variant.source)
+        shown = ["cpu"] if variant.on_cpu else [device for device in gap.devices() if device != "cpu"] or [""]
+        for device in shown:
+            facts.append(_facts(gap, variant, about, device))
+    return facts
+
+
+def _facts(gap: Gap, variant: Variant, about: variants.Header, device: str) -> dict[str, Any]:
+    chain = gap.chains.get((device, variant.name)) or Chain(variant.name, device)
+    status, reason = gap.status(variant.name, device)
+    built: Build | None = gap.builds.get(variant.name) or chain.get("build")
+    static: Static | None = gap.statics.get(variant.name) or chain.get("static")
+    static_stale = variant.name not in gap.statics and "static" in chain.pieces and chain.pieces["static"].stale
+    bench: Bench | None = chain.get("bench")
+    verify: Verify | None = chain.get("verify")
+    sanitize: Sanitize | None = chain.get("sanitize")
+    profile: Profile | None = chain.get("profile")
+    goal = gap.config.goal.problem
+    launch = next((one for one in static.launches if one["problem"] == goal), None) if static else None
+    spills = None
+    if built and launch:
+        spills = next((one["spill_stores"] + one["spill_loads"] for one in built.ptxas if one["name"] == launch.get("kernel")), None)
+    return dict(
+        name=variant.name, device=device, source=str(variant.source), on_cpu=variant.on_cpu, title=about.title, idea=about.idea, parent=about.parent,
+        expects=about.expects, levers=dict(variant.levers), declared_levers={lever: list(values) for lever, values in about.levers.items()},
+        default_levers=variants.defaults(variant.source), vs_anchor=_versus_anchor(gap, bench) if bench else {},
+        status=status.value, reason=reason, stale=bool(chain.changed), changed=chain.changed,
+        origins=sorted({piece.origin for piece in chain.pieces.values() if piece.record.kind in ("verify", "bench")}),
+        steps={kind: dict(status=piece.record.status.value, reason=piece.record.reason, stale=piece.stale, changed=piece.changed, origin=piece.origin,
+                          log=evidence.clip(piece.record.log, 4000))
+               for kind, piece in sorted(chain.pieces.items()) if kind not in ("build", "static")},
+        build=dict(status=built.status.value, reason=built.reason, compiler=built.tools.get("compiler", ""), seconds=built.seconds, arch=built.arch,
+                   warnings=built.warnings, log=evidence.clip(built.log, 4000) if built.status is not Status.OK else "") if built else None,
+        static=dict(status=static.status.value, reason=static.reason, stale=static_stale) if static else None, launch=launch, spill_bytes=spills,
+        instructions=next((kernel["instructions"] for kernel in static.kernels if launch and kernel["name"] == launch.get("kernel")), {}) if static else {},
+        correctness=dict(counts=verify.counts, worst_ratio=verify.worst_ratio, seed=verify.seed) if verify else None,
+        sanitize=[dict(tool=one["tool"], status=one["status"], reason=one.get("reason", "")) for one in sanitize.results] if sanitize else [],
+        profile=[dict(problem=one["problem"], kernel=one.get("kernel", ""), metrics=one.get("metrics", {}), reason=one.get("reason", ""),
+                      grid=one.get("grid", []), block=one.get("block", []))
+                 for one in profile.results] if profile else [],
+        floors=own_floors(bench, goal) if bench else {}, sm_mhz=sm_mhz(bench, goal) if bench else {},
+    )
+
+
+def _versus_anchor(gap: Gap, bench: Bench) -> dict[str, dict[str, Any]]:
+    """A variant's times on the goal's problem over the anchor's of the same processes, by mode; not in mode eager, where the anchor also
+    allocates its output. It stands also where no rival's own run does."""
+    found = {}
+    for timing in bench.timings:
+        if timing.problem != gap.config.goal.problem or timing.mode == "eager" or timing.status is not Status.OK or not timing.time_us:
+            continue
+        anchor = anchor_beside(timing, bench.anchors)
+        if anchor is not None:
+            ratio = stats.ratio_within(timing.process_medians_us, anchor.process_medians_us)
+            low, high = ratio.interval() or (None, None)
+            found[timing.mode] = dict(name=ANCHOR, ratio=ratio.value, low=low, high=high, verdict=stats.verdict(ratio))
+    return found
+
+
+def own_floors(bench: Bench, problem: str) -> dict[str, dict[str, float]]:
+    """Times of the floors in a variant's own processes, microseconds, by mode and name; only those that are ok."""
+    found: dict[str, dict[str, float]] = {}
+    for one in bench.anchors:
+        if one.name in variants.floors() and one.problem == problem and one.status is Status.OK and one.time_us:
+            found.setdefault(one.mode, {})[one.name] = one.time_us
+    return found
+
+
+def sm_mhz(bench: Bench, problem: str) -> dict[str, float]:
+    """SM clock while each mode was timed on a problem, MHz: the median over the processes."""
+    clocks: dict[str, list[float]] = {}
+    for one in bench.clocks:
+        if one.get("problem") == problem:
+            read = [one.get("during", {}).get("sm_mhz")]
+            read = [mhz for mhz in read if mhz] or [mhz for when in ("before", "after") if (mhz := one.get(when, {}).get("sm_mhz"))]
+            clocks.setdefault(str(one.get("mode")), []).extend(read)
+    return {mode: stats.quantile(read, 0.5) for mode, read in sorted(clocks.items()) if read}
+
+
+def selftests(gap: Gap) -> list[dict[str, Any]]:
+    """What the gate says of the planted kernels, device by device."""
+    return [dict(device=device, origin=piece.origin, status=piece.record.status.value, reason=piece.record.reason, stale=piece.stale,
+                 changed=piece.changed, ended=piece.record.ended, results=piece.record.results)
+            for (device, name), chain in sorted(gap.chains.items()) if name == "selftest" for piece in chain.pieces.values()]
+
+
+def repeatability(gap: Gap) -> list[dict[str, Any]]:
+    """Variants against themselves; medians are left in the evidence."""
+    return [dict(device=device, variant=name, origin=piece.origin, status=piece.record.status.value, reason=piece.record.reason, stale=piece.stale,
+                 changed=piece.changed, ended=piece.record.ended, problem=piece.record.problem, runs=piece.record.runs, copies=piece.record.copies,
+                 counts=piece.record.counts, tries=piece.record.tries, spread=_spread(piece.record.medians_us))
+            for (device, name), chain in sorted(gap.chains.items()) if (piece := chain.pieces.get("repeatability"))]
+
+
+def _spread(medians_us: dict[str, list[list[list[float]]]]) -> list[dict[str, Any]]:
+    """Median, minimum and maximum of one binary's process medians, microseconds, by mode."""
+    spread = []
+    for mode, runs in sorted(medians_us.items()):
+        every = [value for run in runs for copy in run for value in copy]
+        spread.append(dict(mode=mode, median_us=stats.quantile(every, 0.5), min_us=min(every), max_us=max(every), count=len(every)))
+    return spread
+
+
+def provenance(gap: Gap) -> list[dict[str, Any]]:
+    """Every evidence file in use, with what it depends on."""
+    entries = []
+    for (device, name), chain in sorted(gap.chains.items()):
+        for kind, piece in sorted(chain.pieces.items()):
+            record = piece.record
+            entries.append(dict(
+                path=str(piece.path), variant=name, device=device, kind=kind, origin=piece.origin, status=record.status.value, stale=piece.stale,
+                changed=piece.changed, started=record.started, ended=record.ended, key=record.key, key_parts=record.key_parts, tools=record.tools,
+                git=record.git, device_info=record.device_info))
+    return entries
+
+
+def document(gap: Gap) -> dict[str, Any]:
+    """gap.json: everything the page shows. No time of its own: the same evidence gives the same bytes."""
+    goal = problems.parse(gap.config.goal.problem)
+    rows = gap.rows()
+    return dict(
+        goal=dict(problem=goal.name, time_us=gap.config.goal.time_us, modes=list(gap.config.goal.modes), flops=goal.flops, bytes=goal.bytes, pairs=goal.pairs),
+        this_device=gap.device, leading_device=gap.leading_device(), devices=_device_entries(gap), problems=gap.config.problems,
+        rows=rows, variants=variant_facts(gap), correctness=correctness(gap), provenance=provenance(gap), errors=sorted(set(gap.errors)),
+        selftests=selftests(gap), repeatability=repeatability(gap), planted=len(variants.planted(False)),
+        required=sorted(name for name, entry in gap.config.variants.items() if entry.required),
+        repeatability_wanted=list(gap.config.repeatability.variants),
+        protocol=dict(bench=gap.config.bench.model_dump(), verify=gap.config.verify.model_dump()))
+
+
+def _device_entries(gap: Gap) -> list[dict[str, Any]]:
+    entries = []
+    for device in gap.devices():
+        pieces = [piece for (one, _), chain in sorted(gap.chains.items()) if one == device for piece in chain.pieces.values()]
+        info = next((piece.record.device_info for piece in pieces if piece.record.device_info), {})
+        ended = [piece.record.ended for piece in pieces if piece.record.kind in ("verify", "bench", "profile", "sanitize")]
+        entries.append(dict(slug=device, info=info, origins=sorted({piece.origin for piece in pieces if piece.record.kind in ("verify", "bench")}),
+                            newest=max(ended, default=""), oldest=min(ended, default="")))
+    return entries
+
+
+def dumps(document: dict[str, Any]) -> str:
+    """gap.json as text; NaN and infinity are refused."""
+    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
