@@ -8,10 +8,10 @@ import json
 import page_data
 import pytest
 
-from evosdpa import insights, problem, variants
-from evosdpa.insights import Evidence
+from evosdpa import insight_rules, insights, problem, variant_evidence, variants
 from evosdpa.page import render
 from evosdpa.profiling import CORE, HOPPER, STALL, STALL_REASONS
+from evosdpa.variant_evidence import Evidence
 from workspace import PROJECT
 
 PROBLEM = problem.parse(page_data.GOAL)
@@ -66,11 +66,11 @@ FIRES = {
     "dram_busy": (but(metrics={"dram__throughput.avg.pct_of_peak_sustained_elapsed": 90.0, "dram__bytes_read.sum": 2.0 * PROBLEM.bytes}), 0.55, "profile"),
     "cold_inputs": (but(times_us={"warm": 4.0, "stream": 5.0}), 0.2, "stream"),
     "launch": (but(floors_us={"floor_empty": {"warm": 1.0}}), 0.0, "warm"),
-    **{f"stall_{reason}": (but(metrics={ISSUE: 60.0, STALL.format(reason): 20.0}), 0.4, "profile") for reason in insights.STALLS},
+    **{f"stall_{reason}": (but(metrics={ISSUE: 60.0, STALL.format(reason): 20.0}), 0.4, "profile") for reason in insight_rules.STALLS},
 }
 
 
-@pytest.mark.parametrize("rule", [one.name for one in insights.RULES])
+@pytest.mark.parametrize("rule", [one.name for one in insight_rules.RULES])
 def test_each_rule_speaks_with_readings_a_threshold_and_a_bound(rule):
     evidence, share, of = FIRES[rule]
     one = found(evidence)[rule]
@@ -80,20 +80,20 @@ def test_each_rule_speaks_with_readings_a_threshold_and_a_bound(rule):
     assert below == (rule in ("issue_slots", "no_matrix_instructions")), "the first reading crosses the threshold"
 
 
-@pytest.mark.parametrize("rule", insights.RULES, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", insight_rules.RULES, ids=lambda rule: rule.name)
 def test_without_its_evidence_a_rule_says_nothing_and_is_named(rule):
     lacking = {"static": dict(launch={}), "instructions": dict(instructions={}), "profile": dict(metrics={}), "warm": dict(times_us={"stream": 5.0}),
                "stream": dict(times_us={"warm": 4.0}), "floors": dict(vs_floor={}), "empty": dict(floors_us={})}
     for need in rule.needs:
         evidence = dataclasses.replace(FIRES[rule.name][0], **lacking[need])
         assert rule.name not in found(evidence)
-        assert rule.name in insights.unknown(evidence)[insights.STEP[need]]
+        assert rule.name in insights.unknown(evidence)[insight_rules.STEP[need]]
 
 
 def test_no_evidence_at_all_is_no_insight():
     nothing = Evidence("v1")
     assert insights.insights(nothing) == [] == insights.strengths(nothing)
-    assert {name for names in insights.unknown(nothing).values() for name in names} == {rule.name for rule in insights.RULES}
+    assert {name for names in insights.unknown(nothing).values() for name in names} == {rule.name for rule in insight_rules.RULES}
 
 
 def test_a_profile_that_lacks_single_metrics_only_silences_their_rules():
@@ -104,7 +104,7 @@ def test_a_profile_that_lacks_single_metrics_only_silences_their_rules():
 def test_rules_read_metrics_that_are_asked_for():
     asked = {*CORE, *HOPPER, *(STALL.format(reason) for reason in STALL_REASONS)}
     assert set(GOOD.metrics) <= asked
-    assert {*insights.STALLS, "selected", "not_selected"} == {*STALL_REASONS, "gmma"}
+    assert {*insight_rules.STALLS, "selected", "not_selected"} == {*STALL_REASONS, "gmma"}
 
 
 def test_several_ctas_on_an_sm_are_uneven_before_the_first_wave_is_full():
@@ -179,7 +179,7 @@ def test_defaults_of_levers_are_read_from_the_source(monkeypatch):
 def test_a_gap_documents_entry_becomes_evidence():
     document = render.whole(page_data.realistic())
     fact = {**next(one for one in document["variants"] if one["name"] == "v2_wmma"), "default_levers": {"STAGES": "2"}, "floors": {"warm": {"floor_empty": 1.2}}}
-    evidence = insights.of(document, fact)
+    evidence = variant_evidence.of(document, fact)
     assert evidence.times_us["warm"] == 4.83 and evidence.vs_floor["warm"] == pytest.approx(4.83 / 2.05)
     assert evidence.arch == "sm_90a" and evidence.kernels == 1 and evidence.levers == {"STAGES": "2"} and evidence.launch["blocks"] == 32
     assert {"idle_sms", "issue_slots", "stall_long_scoreboard", "launch"} <= set(found(evidence))
@@ -190,7 +190,7 @@ def test_the_longest_kernel_counts_and_other_problems_do_not():
         return dict(problem=name, kernel="k", metrics={DURATION: time, ISSUE: issue})
 
     document = page_data.on_h200()
-    evidence = insights.of(document, page_data.fact("v1", profile=[kernel(1000.0, 50.0), kernel(3000.0, 20.0), kernel(9000.0, 5.0, page_data.CAUSAL)]))
+    evidence = variant_evidence.of(document, page_data.fact("v1", profile=[kernel(1000.0, 50.0), kernel(3000.0, 20.0), kernel(9000.0, 5.0, page_data.CAUSAL)]))
     assert evidence.kernels == 2 and evidence.metrics[ISSUE] == 20.0
 
 
@@ -198,6 +198,6 @@ def test_the_longest_kernel_counts_and_other_problems_do_not():
 def test_any_document_gives_evidence(name):
     document = render.whole(json.loads(json.dumps(page_data.EXTREMES[name]())))
     for fact in document["variants"]:
-        insights.insights(insights.of(document, fact))
+        insights.insights(variant_evidence.of(document, fact))
     hostile = dict(name="v1", launch=dict(blocks=True, sms="x", waves=float("nan")), profile=[dict(problem=page_data.GOAL, metrics={DURATION: "a", ISSUE: None})])
-    assert insights.insights(insights.of(document, hostile)) == []
+    assert insights.insights(variant_evidence.of(document, hostile)) == []

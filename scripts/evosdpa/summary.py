@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evosdpa import evidence, insights, requirements
-from evosdpa.insights import PROFILE, Evidence, Insight
+from evosdpa import evidence, insights, requirements, variant_evidence
+from evosdpa.insight_rules import MATRIX_OPCODES, PROFILE, Reading
+from evosdpa.insights import Insight
 from evosdpa.page import facts, ladders, render, words
 from evosdpa.peaks import FMA_FLOPS, MATRIX_FLOPS
+from evosdpa.variant_evidence import CLOCK, Evidence
 
 ELITES = 3
 """Candidates that the search keeps and builds on: the fastest that are right and current."""
@@ -124,7 +126,7 @@ def amount(value: float) -> str:
     return words.number(value, abs(value) / 10) if value else "0"
 
 
-def reading(one: insights.Reading) -> str:
+def reading(one: Reading) -> str:
     """A metric with its value and unit."""
     unit = {"": "", "%": words.PERCENT, "us": " µs", "x": words.TIMES}.get(one.unit, f" {one.unit}")
     value = f"{one.value:,.0f}" if float(one.value).is_integer() and not one.unit else words.number(one.value)
@@ -178,7 +180,7 @@ class Summary:
         found = []
         for view in facts.variants(self.document, len(self.document["variants"]))[0]:
             fact = by_name[view["name"], view["device"]]
-            known = insights.of(self.document, fact)
+            known = variant_evidence.of(self.document, fact)
             own = tuple(rows.get((view["name"], view["device"], mode)) for mode in self.modes)
             seen = () if fact.get("on_cpu") else tuple(insights.insights(known))
             found.append(Candidate(view, fact, own, bool(own[0] and ladders.is_ranked(own[0])), known, seen))
@@ -499,10 +501,10 @@ class Summary:
         if not floors and known.vs_floor:
             slowest = [words.number(known.times_us[mode] / known.vs_floor[mode]) if known.vs_floor.get(mode) else words.NOTHING for mode in self.modes]
             lines.append(["the slowest floor", *slowest, "the same processes"])
-        arch, sms, clock = known.arch.rstrip("a"), known.launch.get("sms"), known.metrics.get(insights.CLOCK)
+        arch, sms, clock = known.arch.rstrip("a"), known.launch.get("sms"), known.metrics.get(CLOCK)
         if known.problem and known.problem.dtype != "fp32" and arch in MATRIX_FLOPS and sms and clock:
             for peaks, unit in ((MATRIX_FLOPS, "tensor cores"), (FMA_FLOPS, "CUDA cores")):
-                if unit == "CUDA cores" and any(known.instructions.get(name) for name in insights.MATRIX_OPCODES):
+                if unit == "CUDA cores" and any(known.instructions.get(name) for name in MATRIX_OPCODES):
                     continue
                 lines.append([f"both products at the peak of the {unit}",
                               *(words.number(1e6 * known.problem.flops / (peaks[arch] * sms * clock)) for _ in self.modes),

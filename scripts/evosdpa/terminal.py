@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any, TextIO
 
-from evosdpa import insights, summary, waiting
+from evosdpa import summary, waiting
 from evosdpa.page import ladders, render, words
 from evosdpa.summary import TIMED, Candidate
+from evosdpa.variant_evidence import Evidence
 
 WIDTH = 100
 NAME = 17
@@ -63,7 +64,7 @@ def _rival(row: dict[str, Any] | None) -> str:
     return ascii_text(words.versus_rival(row).replace(words.TIMES, "x")) + VERDICTS.get(str(row.get("verdict")), "")
 
 
-def _waits(known: insights.Evidence) -> str:
+def _waits(known: Evidence) -> str:
     """The largest stall reason and its share of a warp's time."""
     stalls = waiting.stalls(known.states)
     if not stalls:

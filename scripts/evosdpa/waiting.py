@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from evosdpa.evidence import Profile, Status
+from evosdpa.finite import finite
 from evosdpa.profiling import STALL
 
 DURATION = "gpu__time_duration.sum"
@@ -61,7 +61,7 @@ def states(metrics: dict[str, Any]) -> dict[str, float]:
     """Cycles between two instructions of a warp by the state that it is in, as far as they are finite numbers."""
     start, end = STALL.split("{}")
     return {name[len(start):-len(end)]: float(value) for name, value in sorted(metrics.items())
-            if name.startswith(start) and name.endswith(end) and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)}
+            if name.startswith(start) and name.endswith(end) and finite(value) is not None}
 
 
 def stalls(found: dict[str, float]) -> list[tuple[str, float]]:

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evosdpa import waiting
+from evosdpa.finite import finite
 from evosdpa.peaks import Peaks
 from evosdpa.problem import Problem
 
@@ -122,11 +123,6 @@ def group_of(reason: str) -> str:
     return next((group for group, reasons in GROUPS.items() if reason in reasons), "other")
 
 
-def number(value: Any) -> float | None:
-    """A finite number, or None."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
-
-
 def stretch(blocks: float | None, sms: float | None) -> float | None:
     """How much longer work that is done SM by SM takes than if all SMs shared it: the fullest SM's CTAs over the average. None when unknown."""
     if not blocks or not sms:
@@ -144,18 +140,18 @@ def life(kernels: list[dict[str, Any]], sms: float | None) -> Life | None:
     states: dict[str, float] = {}
     for kernel in kernels:
         metrics = kernel.get("metrics") or {}
-        between, instructions = waiting.states(metrics), number(metrics.get(INSTRUCTIONS))
+        between, instructions = waiting.states(metrics), finite(metrics.get(INSTRUCTIONS))
         blocks, threads = (math.prod(kernel.get(size) or [0]) for size in ("grid", "block"))
         if not instructions or not sum(between.values()) or not blocks or not threads:
             return None
         per_warp = instructions / (blocks * math.ceil(threads / 32))
-        waves = number(metrics.get(WAVES)) or 0.0
+        waves = finite(metrics.get(WAVES)) or 0.0
         rounds = max(1, math.ceil(waves))
         for reason, value in between.items():
             states[reason] = states.get(reason, 0.0) + value * per_warp * rounds
         cycles += sum(between.values()) * per_warp * rounds
         tail += sum(between.values()) * per_warp * (rounds - waves) if waves > 1 else 0.0
-        conflicts += (number(metrics.get(CONFLICTS)) or 0.0) / min(blocks, sms or blocks)
+        conflicts += (finite(metrics.get(CONFLICTS)) or 0.0) / min(blocks, sms or blocks)
     return Life(cycles, tail, states, conflicts) if cycles else None
 
 

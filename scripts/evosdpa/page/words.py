@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evosdpa import problem as problems
+from evosdpa.finite import finite  # here too under this name: every module of the page asks `words.finite`
 
 NOTHING = "–"
 """What a cell shows that has no value."""
@@ -45,13 +46,6 @@ def mark(status: Any, stale: Any = False) -> Mark:
     if stale and status == "ok":
         return MARKS["stale"]
     return MARKS.get(str(status), Mark("·", str(status or "not run").replace("_", " "), "mute"))
-
-
-def finite(value: Any) -> float | None:
-    """A number that can be shown, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def _decimals(value: float, half: float | None) -> int:
