@@ -16,8 +16,9 @@ from page_data import GOAL, H200, fact, on_h200, row
 
 from evosdpa import plan, summary, terminal, variants
 from evosdpa.evidence import EvidenceError
-from evosdpa.summary import Summary, prose
+from evosdpa.candidates import Search
 from evosdpa.page import render
+from evosdpa.writeup_words import prose
 from workspace import PROJECT
 
 ANSI = re.compile(r"\x1b\[\d*m")
@@ -47,7 +48,7 @@ def shown(document, colour=False):
 
 
 def ordered(document):
-    return [one.name for one in Summary(render.whole(plain(document))).candidates]
+    return [one.name for one in Search(render.whole(plain(document))).candidates]
 
 
 # Any document

@@ -5,39 +5,25 @@ Made from gap.json alone, by the page's own rules of rank, rounding and verdict;
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evosdpa import evidence, insights, requirements, variant_evidence
-from evosdpa.insight_rules import MATRIX_OPCODES, PROFILE, Reading
-from evosdpa.insights import Insight
+from evosdpa import evidence, insights, next_actions
+from evosdpa.candidates import ELITES, TIMED, Candidate, Search
+from evosdpa.insight_rules import MATRIX_OPCODES
+from evosdpa.next_actions import MOST_NAMES, SNAKEMAKE
 from evosdpa.page import facts, ladders, render, words
 from evosdpa.peaks import FMA_FLOPS, MATRIX_FLOPS
-from evosdpa.variant_evidence import CLOCK, Evidence
+from evosdpa.variant_evidence import CLOCK
+from evosdpa.writeup_words import amount, code, gain, prose, reading, sentence, stopped, table, threshold
 
-ELITES = 3
-"""Candidates that the search keeps and builds on: the fastest that are right and current."""
 MOST_CARDS = 12
 """Cards; a long search's other candidates are in the table and in gap.csv."""
 MOST_ROWS = ladders.MOST_ROWS
 MOST_INSIGHTS = 5
 """Insights of one card; the gap analysis has all of the best variant's."""
-MOST_NEXT = 3
-MOST_NAMES = 8
-"""Names in one command; more are measured by `all`."""
-BROKEN = ("failed", "error", "timeout", "suspect")
-"""What has to be mended before speed counts."""
-TIMED = ("ok", "unstable", "suspect")
-"""Statuses of a time that may be shown, with the status beside it unless that is ok."""
 LACKING = {"static": "static facts of its launch", "profile": "a profile", "times": "times in both modes", "floors": "floors timed beside it"}
 """What rules miss (insights.unknown)."""
-SNAKEMAKE = "snakemake --cores 1"
-
-Fact = dict[str, Any]
-View = dict[str, Any]
 
 
 def build(gap: Path, output: Path) -> None:
@@ -50,143 +36,14 @@ def markdown(document: dict[str, Any]) -> str:
     return Summary(render.whole(document)).text()
 
 
-@dataclass(frozen=True)
-class Action:
-    """Something to do next, and what to type, if anything."""
-
-    text: str
-    command: str = ""
-
-    def __str__(self) -> str:
-        return self.text + (f". {code(self.command)}" if self.command else ".")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A variant on one device with all that is known of it."""
-
-    view: View
-    fact: Fact
-    rows: tuple[dict[str, Any] | None, ...]
-    """On the goal's problem, one a mode of the goal."""
-    ranked: bool
-    """Whether it has a right and current time in the goal's first mode."""
-    evidence: Evidence
-    insights: tuple[Insight, ...]
-
-    @property
-    def name(self) -> str:
-        """The variant's name."""
-        return self.view["name"]
-
-    @property
-    def status(self) -> str:
-        """The word of its status; stale where it is ok otherwise."""
-        return self.view["mark"].text
-
-    @property
-    def broken(self) -> bool:
-        """Whether it has to be mended before it counts."""
-        return self.status in BROKEN
-
-
-# Words
-
-def prose(text: Any, limit: int = 400) -> str:
-    """Text from a source or a tool on one line, with no control character and nothing that Markdown would take for its own."""
-    shown = "".join(char for char in " ".join(str(text or "").split()) if not unicodedata.category(char).startswith("C"))
-    text = words.clip(shown, limit)
-    return re.sub(r"[\\`*\[\]<>|&#~]|(?<!\w)_|_(?!\w)|(?<=_)_|_(?=_)", r"\\\g<0>", text)
-
-
-def code(text: Any) -> str:
-    """A name or a command as code, also inside a table."""
-    text = " ".join(str(text or "").replace("`", "'").split())
-    return f"`{text}`".replace("|", "\\|")
-
-
-def sentence(text: str) -> str:
-    """With a capital and a full stop."""
-    return text[:1].upper() + stopped(text[1:]) if text else ""
-
-
-def stopped(text: str) -> str:
-    """With a full stop, unless it ends with one, with dots or with a command."""
-    return text if not text or text.endswith((".", "…", "`")) else f"{text}."
-
-
-def table(titles: list[str], lines: list[list[str]], numbers: tuple[int, ...] = ()) -> list[str]:
-    """A Markdown table; the columns named by place are aligned to the right."""
-    marks = ["---:" if place in numbers else "---" for place in range(len(titles))]
-    return [f"| {' | '.join(cells)} |" for cells in (titles, marks, *lines)]
-
-
-def amount(value: float) -> str:
-    """A bound: two digits, since it is one."""
-    return words.number(value, abs(value) / 10) if value else "0"
-
-
-def reading(one: Reading) -> str:
-    """A metric with its value and unit."""
-    unit = {"": "", "%": words.PERCENT, "us": " µs", "x": words.TIMES}.get(one.unit, f" {one.unit}")
-    value = f"{one.value:,.0f}" if float(one.value).is_integer() and not one.unit else words.number(one.value)
-    return f"{one.metric} {value}{unit}"
-
-
-def threshold(insight: Insight) -> str:
-    """From where on the rule speaks."""
-    return f"{insight.threshold:.2g}{words.PERCENT if insight.unit == '%' else f' {insight.unit}'}"
-
-
-def gain(insight: Insight, known: Evidence) -> str:
-    """The most that it can gain, as a share and in microseconds."""
-    if not insight.bound.share:
-        return "nothing"
-    of = "the profiled launch" if insight.bound.of == PROFILE else f"the {insight.bound.of} time"
-    share = f"{words.percent(float(f'{insight.bound.share:.2g}'))} of {of}"
-    found = insights.gain_us(insight, known)
-    if found is None:
-        return share
-    mode, saved = found
-    capped = saved < insight.bound.share * known.times_us[mode] * (1 - 1e-9)
-    return f"{share}, {amount(saved)} µs {mode}" + (", all that lies above the floor" if capped else "")
-
-
-class Summary:
+class Summary(Search):
     """A gap document in sections, each a list of lines."""
-
-    def __init__(self, document: dict[str, Any]) -> None:
-        """Takes a whole document (render.whole)."""
-        self.document = document
-        self.goal, self.device = document["goal"], document["leading_device"]
-        self.modes = [str(mode) for mode in self.goal.get("modes") or ["warm"]]
-        self.entry = next((one for one in document["devices"] if one.get("slug") == self.device), {"slug": self.device})
-        self.where = words.device_words(self.entry) or "any device"
-        self.candidates = self._candidates()
-        self.ranked = [one for one in self.candidates if one.ranked and one.view["device"] == self.device]
 
     def text(self) -> str:
         """The whole file."""
         problem = str(self.goal.get("problem") or "no problem")
         sections = [self._head(problem), self._goal(), self._overview(), self._cards(), self._state(), self._gap(), self._next()]
         return "\n".join(line for section in sections if section for line in (*section, "")).rstrip("\n") + "\n"
-
-    def _candidates(self) -> list[Candidate]:
-        rows = {(row.get("name"), row.get("device"), row.get("mode")): row for row in self.document["rows"]
-                if row.get("kind") == "variant" and row.get("problem") == self.goal.get("problem")}
-        by_name: dict[tuple[str, str], Fact] = {}
-        for fact in self.document["variants"]:
-            by_name.setdefault((str(fact.get("name") or ""), str(fact.get("device") or "")), fact)
-        found = []
-        for view in facts.variants(self.document, len(self.document["variants"]))[0]:
-            fact = by_name[view["name"], view["device"]]
-            known = variant_evidence.of(self.document, fact)
-            own = tuple(rows.get((view["name"], view["device"], mode)) for mode in self.modes)
-            seen = () if fact.get("on_cpu") else tuple(insights.insights(known))
-            found.append(Candidate(view, fact, own, bool(own[0] and ladders.is_ranked(own[0])), known, seen))
-        # facts.variants has them by device, rank and time; without a rank, what is known best comes first.
-        return sorted(found, key=lambda one: (one.view["device"] != self.device, not one.ranked,
-                                              0 if one.ranked or one.view["stale"] and not one.broken else 1 if one.broken or one.status == "unstable" else 2))
 
     # Goal
 
@@ -272,7 +129,7 @@ class Summary:
                                    f"predicted: {prose(one.view['expects'])}" if one.view["expects"] else "") if part]
         lines = [f"### {code(one.name)}" + ("" if one.view["device"] == self.device else f" on {one.view['device'] or 'any GPU'}"), "",
                  *([sentence("; ".join(about)), ""] if about else []), f"- **Status:** {self._status(one)}"]
-        steps = list(map(str, self._steps(one)))
+        steps = list(map(str, next_actions.steps(self, one)))
         if one.status == "not run" and not one.view["launch"]["kernel"]:  # neither measured nor inspected
             return lines + self._points("Next", steps, "")
         lines.append(f"- **Metrics:** {self._metrics(one)}")
@@ -367,34 +224,6 @@ class Summary:
             found.append(f"less: {', '.join(code(insight.rule) for insight in one.insights[MOST_INSIGHTS:])}")
         return found
 
-    def _steps(self, one: Candidate) -> list[Action]:
-        """What to do about one candidate."""
-        if one.broken and one.view["stale"]:
-            return [Action(f"it changed since: check it again{self._elsewhere(one.view['device'])}", f"{SNAKEMAKE} {one.name}")]
-        if one.broken:
-            return [Action("mend it: until it is right, its speed says nothing", f"{SNAKEMAKE} {one.name}")]
-        if one.status in ("not run", "unsupported", "not permitted", "unstable"):
-            return [Action(f"measure it{self._elsewhere(one.view['device'])}", f"{SNAKEMAKE} {one.name}")] if one.status != "unsupported" else []
-        found = [Action(f"measure it again{self._elsewhere(one.view['device'])}", f"{SNAKEMAKE} {one.name}")] if one.view["stale"] else []
-        return found + self._from_insights(one)
-
-    def _from_insights(self, one: Candidate) -> list[Action]:
-        found = []
-        for insight in one.insights:
-            if not insight.bound.share:
-                continue
-            known = {other.name for other in self.candidates if other.fact.get("status") != "not_run"}
-            move = next((move for move in insight.moves if move.child not in known), None)
-            if move:
-                found.append(Action(f"{insight.technique}; gains at most {gain(insight, one.evidence)}; "
-                                    f"the lever {move.lever} goes that way, {move.now} to {move.then}",
-                                    f"{SNAKEMAKE} {move.child}"))
-            else:
-                found.append(Action(f"{insight.technique}; gains at most {gain(insight, one.evidence)}"))
-            if len(found) == MOST_NEXT:
-                break
-        return found
-
     # State of the search
 
     def _state(self) -> list[str]:
@@ -413,13 +242,9 @@ class Summary:
             lines.append(f"- {len(self.document['errors']) - MOST_NAMES} more evidence files cannot be read.")
         return lines
 
-    def _rivals(self, mode: str) -> list[dict[str, Any]]:
-        return [row for row in self.document["rows"] if row.get("kind") == "rival" and words.finite(row.get("time_us")) is not None
-                and (row.get("device"), row.get("problem"), row.get("mode")) == (self.device, self.goal.get("problem"), mode)]
-
     def _rival(self, view: ladders.Ladder) -> str:
         """Which rival is the best, and why there is no verdict against it where there is none."""
-        rows, best = self._rivals(view.mode), view.fastest("rival")
+        rows, best = self.rivals(view.mode), view.fastest("rival")
         first = view.fastest("variant")
         if best is None:
             if not rows:
@@ -447,22 +272,9 @@ class Summary:
 
     # Gap analysis
 
-    def _subject(self) -> tuple[Candidate | None, str]:
-        """Whose gap is analysed, and what the reader must know about that choice."""
-        name, _ = ladders.closest(self.document)
-        best = next((one for one in self.ranked if one.name == name), self.ranked[0] if self.ranked else None)
-        if best:
-            return best, ""
-        stale = [one for one in self.candidates if one.view["stale"] and one.fact.get("status") == "ok" and one.view["device"] == self.device
-                 and one.evidence.times_us]
-        if stale:
-            fastest = min(stale, key=lambda one: (min(one.evidence.times_us.values()), one.name))
-            return fastest, "No variant is right and current; this is the fastest whose evidence is only out of date."
-        return None, ""
-
     def _gap(self) -> list[str]:
         lines = ["## Gap analysis", ""]
-        one, caveat = self._subject()
+        one, caveat = self.subject()
         if one is None:
             return [*lines, "No variant has a right time on the goal's problem, so there is no gap to explain."]
         lines += [f"Of {code(one.name)}, from its time down to the floor.{f' {caveat}' if caveat else ''}", ""]
@@ -513,60 +325,15 @@ class Summary:
 
     # Next actions
 
-    def _elsewhere(self, device: str) -> str:
-        """Where something has to run, if not here."""
-        here = self.document["this_device"]
-        return "" if device == "cpu" or (here and here == device) else f" on {self.where}" if device and device == self.device else " on a GPU"
-
-    def _command(self, names: list[str]) -> str:
-        return f"{SNAKEMAKE} {' '.join(names) if len(names) <= MOST_NAMES else 'all'}"
-
-    def actions(self) -> tuple[list[Action], list[Action]]:
-        """What could make it faster, and what would tell more: mend, measure again, measure at all, prove the gate."""
-        best, _ = self._subject()
-        faster = [] if best is None or best.fact.get("on_cpu") else self._from_insights(best)
-        required = set(map(str, self.document["required"]))
-        more: list[Action] = []
-        broken = sorted((one for one in self.candidates if one.broken), key=lambda one: one.name not in required)
-        for one in broken[:MOST_NAMES]:
-            said = f"{code(one.name)}{' (required)' if one.name in required else ''}, {one.status}"
-            if one.view["stale"]:
-                more.append(Action(f"check {said}, again{self._elsewhere(one.view['device'])}: it changed since ({prose(one.view['changed'])})",
-                                   f"{SNAKEMAKE} {one.name}"))
-            else:
-                more.append(Action(f"mend {said}: {prose(one.view['reason'], 160)}", f"{SNAKEMAKE} {one.name}"))
-        for device in dict.fromkeys(one.view["device"] for one in self.candidates):
-            mine = [one for one in self.candidates if one.view["device"] == device]
-            stale = [one.name for one in mine if one.view["stale"] and not one.broken]
-            absent = [one.name for one in mine if one.status in ("not run", "unstable")]
-            unprofiled = [one.name for one in mine if one.ranked and not one.fact.get("on_cpu") and not one.evidence.metrics]
-            for names, verb, why in ((stale, "measure again", "stale"), (absent, "measure", "without a time"), (unprofiled, "profile", "timed only")):
-                if names:
-                    more.append(Action(f"{verb}{self._elsewhere(device)} what is {why}: {words.listed(map(code, names), 5)}", self._command(names)))
-        rivals = [row for mode in self.modes for row in self._rivals(mode)]
-        if self.device and self.candidates and (not rivals or any(row.get("stale") for row in rivals)):
-            more.append(Action(f"time the rivals{' again' if rivals else ''}{self._elsewhere(self.device)}: without that there is no verdict against them",
-                               f"{SNAKEMAKE} results/{self.device}/rivals/bench.json"))
-        gate = [line.partition("; run `")[0] for line in requirements.gate_lines(self.document)]  # the command follows
-        if gate:
-            others = f"; and {len(gate) - 1} more" if len(gate) > 1 else ""
-            more.append(Action(f"let the gate prove itself ({prose(gate[0], 200)}{others})", f"{SNAKEMAKE} selftest"))
-        if self.document["errors"]:
-            more.append(Action(f"restore from git or delete {words.plural(len(self.document['errors']), 'evidence file')} that cannot be read",
-                               f"{SNAKEMAKE} all"))
-        if not self.candidates:
-            more.append(Action("write a variant into `kernels/`", f"{SNAKEMAKE} all"))
-        return faster, more
-
     def _next(self) -> list[str]:
-        faster, more = self.actions()
-        best, _ = self._subject()
+        faster, more = next_actions.actions(self)
+        best, _ = self.subject()
         lines = ["## Next actions", ""]
         for title, found in ((f"To get faster than {code(best.name)}, by the most that each can gain:" if best else "", faster), ("To know more:", more)):
             if found:
                 lines += [title, "", *(f"{number}. {sentence(str(action))}" for number, action in enumerate(found, 1)), ""]
         if not faster and not more:
             return [*lines, "Nothing: all evidence is there and current, and no rule speaks."]
-        if any(self._elsewhere(one.view["device"]) for one in self.candidates):
+        if any(self.elsewhere(one.view["device"]) for one in self.candidates):
             lines += [f"What was measured elsewhere comes back by {code(f'{SNAKEMAKE} record')} there and a commit of `results/recorded/`.", ""]
         return lines[:-1]

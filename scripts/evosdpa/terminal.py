@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any, TextIO
 
-from evosdpa import summary, waiting
+from evosdpa import waiting
+from evosdpa.candidates import TIMED, Candidate, Search
 from evosdpa.page import ladders, render, words
-from evosdpa.summary import TIMED, Candidate
 from evosdpa.variant_evidence import Evidence
 
 WIDTH = 100
@@ -77,7 +77,7 @@ def ladder(document: dict[str, Any], page: str, writeup: str, colour: bool = Fal
     """The ladder on the goal's problem, the goal's verdict, and where the page and the summary are (as the caller words it)."""
     document = render.whole(document)
     goal, device = document["goal"], document["leading_device"]
-    known = summary.Summary(document)
+    known = Search(document)
     modes, head = known.modes, render.headline(document)
     lines = [f"{head['problem']}; goal: under {head['limit']} us in {head['modes'] or 'no mode'}; times in us, +-95% interval"]
     for place in dict.fromkeys([device, *(one.view["device"] for one in known.candidates)]):
