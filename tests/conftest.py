@@ -1,9 +1,13 @@
-"""Workspaces that several tests start from; each is built once and copied."""
+"""Workspaces and pages that several tests start from; each is built once."""
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
+from evosdpa.page import render
+from page_tools import planted
 from workspace import Workspace
 
 
@@ -19,3 +23,15 @@ def built(tmp_path_factory) -> Workspace:
 def workspace(built, tmp_path) -> Workspace:
     """A copy of the built workspace, to be changed at will."""
     return built.copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A folder where the charting library is kept, as beside a real page."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def pages(cache):
+    """Pages of planted documents by name, each made once."""
+    return functools.cache(lambda name: render.page(planted(name), cache))
