@@ -267,7 +267,7 @@ def judged(monkeypatch):
         rivals = Bench(variant="rivals", timings=[*found("sdpa-default", anchor), *found("triton-fa2", best)],
                        anchors=found("sdpa-default", anchor and beside and [2 * one for one in anchor] or None, beside="triton-fa2"))
         made.chains = {("nvidia-h200", "v"): gap.Chain("v", "nvidia-h200", {
-            kind: gap.Piece(PROJECT, record, "recorded") for kind, record in (("verify", gap.Verify(variant="v")), ("bench", bench))}),
+            kind: gap.Piece(PROJECT, record, "recorded") for kind, record in (("verify", evidence.Verify(variant="v")), ("bench", bench))}),
             ("nvidia-h200", "rivals"): gap.Chain("rivals", "nvidia-h200", {"bench": gap.Piece(PROJECT, rivals, "recorded")})}
         of_rivals = made.chains[("nvidia-h200", "rivals")]
         return {row["name"]: row for row in made._rival_rows("nvidia-h200", of_rivals)} if rows else made._variant_rows("v", "nvidia-h200", of_rivals)[0]
@@ -361,6 +361,6 @@ def test_a_variant_against_itself_through_the_workflow(tmp_path):
 
 
 def test_a_variant_that_is_wrong_is_not_measured_against_itself():
-    wrong = gap.Verify(variant="v", status=Status.FAILED, reason="3 cases are wrong")
+    wrong = evidence.Verify(variant="v", status=Status.FAILED, reason="3 cases are wrong")
     record = repeatability.measure(variants.Variant("v", "v", PROJECT / "kernels/v1_scalar.cu"), SETTINGS, "nvidia-h200", Build(variant="v"), wrong, PROJECT, {})
     assert record.status is Status.NOT_RUN and "verify says failed" in record.reason
