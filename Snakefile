@@ -4,6 +4,7 @@
 #   snakemake --cores 1 results/report.html    the page and what it needs
 #   snakemake --cores 1 summary                the ladder in the terminal (results/summary.md has more words)
 #   snakemake --cores 1 v1_scalar              one variant's whole chain, by name (children too: v2_wmma@STAGES=3)
+#   snakemake --cores 1 evolve                 generations of children from config.yaml's evolve.start
 #   snakemake --cores 1 record                 copy this machine's evidence to results/recorded/
 #   snakemake --cores 1 check                  exit 1 unless every variant that config.yaml requires is ok, and the gate too
 #   snakemake --cores 1 selftest               the gate against planted wrong kernels; exit 1 when it misses one
@@ -38,9 +39,10 @@ wildcard_constraints:
     device="[a-z0-9][a-z0-9-]*",
     arch=r"sm_\d+a?|host",
     rival="[a-z0-9-]+",
+    generation="[0-9]+",
 
 
-localrules: all, rivals, record, check, selftest, summary
+localrules: all, rivals, record, check, selftest, summary, propose, screen, select
 
 
 # ---- Targets ---------------------------------------------------------------------------------------------------------
@@ -290,6 +292,100 @@ rule repeatability:
         """
 
 
+# ---- An evolution -----------------------------------------------------------------------------------------------------
+# Only when it is asked for: children are variants like all others, and what an evolution found is not measured again because a page
+# is made. Which children there are is known when they were proposed, hence the checkpoints; files that come out the same start nothing.
+
+if plan.evolving:
+
+    checkpoint propose:
+        input:
+            populations=plan.populations_before,
+        output:
+            "results/{device}/evolve/gen{generation}/proposal.json",
+        params:
+            code=plan.code("propose_children"),
+            settings=plan.evolve_settings(),
+            arch=plan.arch,
+        log:
+            "results/logs/{device}/evolve/gen{generation}/propose.log",
+        shell:
+            r"""
+            python scripts/propose_children.py --device {wildcards.device:q} --arch {params.arch:q} --generation {wildcards.generation:q} \
+                --settings {params.settings:q} --output {output:q} 2>&1 | tee {log:q}
+            """
+
+    checkpoint screen:
+        input:
+            populations=plan.populations_before,
+            proposal="results/{device}/evolve/gen{generation}/proposal.json",
+            binaries=lambda wildcards: plan.binaries(checkpoints.propose.get(**wildcards).output[0]),
+        output:
+            "results/{device}/evolve/gen{generation}/screening.json",
+        params:
+            code=plan.code("screen_children"),
+            settings=plan.finals_settings(),
+            arch=plan.arch,
+        log:
+            "results/logs/{device}/evolve/gen{generation}/screen.log",
+        shell:
+            r"""
+            python scripts/screen_children.py --device {wildcards.device:q} --arch {params.arch:q} --settings {params.settings:q} \
+                --proposal {input.proposal:q} --output {output:q} 2>&1 | tee {log:q}
+            """
+
+    rule finals:
+        input:
+            populations=plan.populations_before,
+            screening="results/{device}/evolve/gen{generation}/screening.json",
+            evidence=lambda wildcards: plan.measured(checkpoints.screen.get(**wildcards).output[0]),
+            floors=plan.floor_inputs,
+        output:
+            evidence="results/{device}/evolve/gen{generation}/finals/bench.json",
+            samples="results/{device}/evolve/gen{generation}/finals/samples.csv.gz",
+        params:
+            code=plan.code("time_finalists"),
+            settings=plan.finals_settings(),
+            device=plan.device_identity,
+            arch=plan.arch,
+        log:
+            "results/logs/{device}/evolve/gen{generation}/finals.log",
+        threads: workflow.cores or 1
+        resources:
+            gpu=1,
+        shell:
+            r"""
+            python scripts/time_finalists.py --device {wildcards.device:q} --arch {params.arch:q} --settings {params.settings:q} \
+                --screening {input.screening:q} --floors {input.floors:q} --output {output.evidence:q} --samples {output.samples:q} 2>&1 | tee {log:q}
+            """
+
+    rule select:
+        input:
+            populations=plan.populations_before,
+            screening="results/{device}/evolve/gen{generation}/screening.json",
+            finals="results/{device}/evolve/gen{generation}/finals/bench.json",
+        output:
+            "results/{device}/evolve/gen{generation}/population.json",
+        params:
+            code=plan.code("select_elites"),
+            settings=plan.finals_settings(),
+            arch=plan.arch,
+        log:
+            "results/logs/{device}/evolve/gen{generation}/select.log",
+        shell:
+            r"""
+            python scripts/select_elites.py --device {wildcards.device:q} --arch {params.arch:q} --settings {params.settings:q} \
+                --screening {input.screening:q} --finals {input.finals:q} --output {output:q} 2>&1 | tee {log:q}
+            """
+
+    rule evolve:
+        localrule: True
+        input:
+            plan.last_population(),
+        shell:
+            "python scripts/print_evolution.py --device {plan.evolve_device:q}"
+
+
 # ---- From evidence to the page ---------------------------------------------------------------------------------------
 # All evidence of this machine, recorded evidence of others, and the sources as they are now, which decide what is stale.
 
@@ -298,6 +394,7 @@ rule gap:
         evidence=plan.evidence_files(),
         recorded=plan.recorded(),
         sources=plan.all_sources(),
+        evolution=plan.evolution_files(),
     output:
         table="results/gap.csv",
         json="results/gap.json",

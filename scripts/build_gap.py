@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evosdpa import command_line, evidence, gap, gap_document
 from evosdpa.config import Config
+from evosdpa.evolve import document as evolution
 
 
 def main() -> None:
@@ -16,8 +17,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="gap.json to write")
     given = parser.parse_args()
     plan = given.plan
-    found = gap.Gap(Config.model_validate(plan["config"]), plan["names"], plan["device"], plan["arch"])
-    document = gap_document.document(found)
+    config = Config.model_validate(plan["config"])
+    histories, errors = evolution.found()
+    names = [*plan["names"], *(evolution.children(histories) if not config.only else [])]
+    found = gap.Gap(config, list(dict.fromkeys(names)), plan["device"], plan["arch"])
+    found.errors += errors
+    document = gap_document.document(found, evolution.evolutions(config, histories))
     for error in document["errors"]:
         print(f"left out: {error}")
     evidence.write_text(given.table, gap.table(document["rows"]))

@@ -72,7 +72,7 @@ def bench_variant(variant: Variant, config: Config, device: str, build: Build, v
                     problems_for(variant, config, variant.on_cpu), rows)
         record.anchors = [timing for timing in record.timings if timing.name != variant.name]
         record.timings = [timing for timing in record.timings if timing.name == variant.name]
-    _finish(record, rows, samples)
+    finish(record, rows, samples)
     return record
 
 
@@ -103,7 +103,7 @@ def bench_rival(name: str, config: Config, device: str, floors: dict[str, Librar
     if name != ANCHOR:  # in the anchor's own run the floors are what it is shown beside
         record.anchors = [timing.model_copy(update={"beside": name}) for timing in record.timings if timing.name != name]
         record.timings = [timing for timing in record.timings if timing.name == name]
-    _finish(record, rows, samples)
+    finish(record, rows, samples)
     return record
 
 
@@ -202,7 +202,7 @@ def _run_process(held: Held, timeout_s: float, task: dict[str, Any], reports: li
     return isolate.Outcome(Status.ERROR, f"{missing[0]} ended by itself, with status 0, before it was done", outcome.log)
 
 
-def _finish(record: Bench, rows: list[tuple], samples: Path) -> None:
+def finish(record: Bench, rows: list[tuple], samples: Path) -> None:
     """Write the samples and settle the record's status."""
     data = samples_csv(rows)
     evidence.write_bytes(samples, data)

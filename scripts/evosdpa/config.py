@@ -102,6 +102,22 @@ class RepeatabilitySection(Section):
     copies: int = Field(8, ge=2, description="copies of the binary in each process")
 
 
+class EvolveSection(Section):
+    """The search for faster children."""
+
+    start: list[str] = Field([], description="variants to begin with, all of one kind of device; none: there is nothing to evolve")
+    generations: int = Field(4, ge=1, description="generations after the start; more of them go on where the last run ended")
+    children: int = Field(5, ge=1, description="children of a generation")
+    top_k: int = Field(3, ge=1, description="elites that a generation leaves")
+    seed: int = Field(1, ge=0, description="seed of every random choice; another one starts anew")
+    explore: float = Field(0.25, ge=0, le=1, description="share of children whose levers are drawn blindly")
+    crossover: float = Field(0.25, ge=0, le=1, description="share of children that take two levers from another elite of their source, where there is one")
+    budget_s: float | None = Field(None, gt=0, description="measuring time after which no generation proposes any more, seconds; null: no limit")
+    generator: str | None = Field(None, description="shell command that reads a prompt on stdin and writes a .cu to stdout; null: levers only")
+    generated: int = Field(1, ge=0, description="children of a generation that the generator writes")
+    generator_timeout_s: float = Field(900, gt=0, description="time limit of one answer, seconds")
+
+
 class VariantEntry(Section):
     """What config.yaml may say about one variant; a variant needs no entry."""
 
@@ -130,6 +146,7 @@ class Config(Section):
     profile: ProfileSection = ProfileSection()
     selftest: SelftestSection = SelftestSection()
     repeatability: RepeatabilitySection = RepeatabilitySection()
+    evolve: EvolveSection = EvolveSection()
 
 
 def _explain(error: dict[str, Any], source: str) -> str:

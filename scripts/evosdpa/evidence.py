@@ -270,6 +270,13 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def seconds(record: Head) -> float:
+    """How long a step took, seconds; 0 when it was not run."""
+    if not record.started or not record.ended:
+        return 0.0
+    return (datetime.datetime.fromisoformat(record.ended) - datetime.datetime.fromisoformat(record.started)).total_seconds()
+
+
 def clip(text: str, limit: int = LOG_LIMIT) -> str:
     """Head and tail of a long tool output, with a line that says how much was left out."""
     if len(text) <= limit:

@@ -8,6 +8,7 @@ from typing import Any
 from evosdpa import evidence, stats, variants
 from evosdpa import problem as problems
 from evosdpa.evidence import Bench, Build, Profile, Sanitize, Static, Status, Verify
+from evosdpa.evolve import screening
 from evosdpa.gap import Chain, Gap, anchor_beside
 from evosdpa.rival_names import ANCHOR
 from evosdpa.variants import Variant
@@ -56,10 +57,8 @@ def _facts(gap: Gap, variant: Variant, about: variants.Header, device: str) -> d
     sanitize: Sanitize | None = chain.get("sanitize")
     profile: Profile | None = chain.get("profile")
     goal = gap.config.goal.problem
-    launch = next((one for one in static.launches if one["problem"] == goal), None) if static else None
-    spills = None
-    if built and launch:
-        spills = next((one["spill_stores"] + one["spill_loads"] for one in built.ptxas if one["name"] == launch.get("kernel")), None)
+    launch = screening.launch_of(static, goal)
+    spills = screening.spill_bytes(built, launch)
     return dict(
         name=variant.name, device=device, source=str(variant.source), on_cpu=variant.on_cpu, title=about.title, idea=about.idea, parent=about.parent,
         expects=about.expects, levers=dict(variant.levers), declared_levers={lever: list(values) for lever, values in about.levers.items()},
@@ -154,8 +153,11 @@ def provenance(gap: Gap) -> list[dict[str, Any]]:
     return entries
 
 
-def document(gap: Gap) -> dict[str, Any]:
-    """gap.json: everything the page shows. No time of its own: the same evidence gives the same bytes."""
+def document(gap: Gap, evolutions: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """gap.json: everything the page shows. No time of its own: the same evidence gives the same bytes.
+
+    `evolutions` as evolve/document.py makes them.
+    """
     goal = problems.parse(gap.config.goal.problem)
     rows = gap.rows()
     return dict(
@@ -165,6 +167,7 @@ def document(gap: Gap) -> dict[str, Any]:
         selftests=selftests(gap), repeatability=repeatability(gap), planted=len(variants.planted(False)),
         required=sorted(name for name, entry in gap.config.variants.items() if entry.required),
         repeatability_wanted=list(gap.config.repeatability.variants),
+        evolution=evolutions or [],
         protocol=dict(bench=gap.config.bench.model_dump(), verify=gap.config.verify.model_dump()))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from evosdpa import problem as problems
+from evosdpa import problem as problems, variants
 from evosdpa.insight_rules import DRAM_BYTES, LEAST_SHARE, LOCAL, NEEDS, PROFILE, RULES, STEP, WAVEFRONTS, Bound, Reading, Rule
 from evosdpa.variant_evidence import Evidence
 from evosdpa.waterfall import CONFLICTS
@@ -101,19 +101,17 @@ def _moves(evidence: Evidence, rule: Rule) -> tuple[Move, ...]:
         values = sorted((value for value in evidence.declared.get(lever, ()) if _is_whole(value) and (int(value) - int(now)) * direction > 0),
                         key=lambda value: abs(int(value) - int(now)))
         if values:
-            found.append(Move(lever, now, values[0], child(evidence, lever, values[0])))
+            found.append(Move(lever, now, values[0], _child(evidence, lever, values[0])))
     return tuple(found)
+
+
+def _child(evidence: Evidence, lever: str, value: int | str) -> str:
+    """Name of the variant with another value of one lever."""
+    return variants.child(evidence.name.partition("@")[0], {**evidence.levers, lever: value}, evidence.defaults)
 
 
 def _is_whole(value: Any) -> bool:
     return not isinstance(value, bool) and (isinstance(value, int) or isinstance(value, str) and value.isdigit())
-
-
-def child(evidence: Evidence, lever: str, value: int | str) -> str:
-    """Name of the variant with another value of a lever; a source's own defaults are not written."""
-    levers = {**evidence.levers, lever: value}
-    written = [f"{name}={levers[name]}" for name in sorted(levers) if str(levers[name]) != str(evidence.defaults.get(name))]
-    return evidence.name.partition("@")[0] + (f"@{','.join(written)}" if written else "")
 
 
 # What is done well

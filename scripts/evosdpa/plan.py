@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from evosdpa import config as configuration, evidence, keys, machine, variants
+from evosdpa.evolve import lineage
 from evosdpa.rival_names import RIVALS
 from evosdpa.variants import Variant
 
@@ -127,6 +128,8 @@ class Plan:
             self.names = self._names(requested)
             for name in self.config.repeatability.variants:
                 variants.resolve(name)
+            self.evolving = EVOLVE in requested or any(f"/{lineage.FOLDER}/" in name for name in requested)
+            self.evolve_device = self._evolve_device() if self.evolving else ""
             self._variants = {name: variants.resolve(name) for name in [*self.names, *variants.floors(), *self._tools()]}
             for planted in (*variants.planted(True), *variants.planted(False)):
                 variants.includes(planted.source)
@@ -140,6 +143,18 @@ class Plan:
             self.arch = self.config.arch
         else:
             self.arch = self.gpu.arch if self.gpu else machine.DEFAULT_ARCH
+
+    def _evolve_device(self) -> str:
+        """Where the evolution runs: the device of the variants that it begins with. Raises VariantError."""
+        start = [variants.resolve(name) for name in self.config.evolve.start]
+        if not start:
+            raise variants.VariantError("evolve.start names no variant to begin with; set it in config.yaml, for example evolve: {start: [v3_mma]}")
+        if len({variant.on_cpu for variant in start}) > 1:
+            raise variants.VariantError("evolve.start mixes variants for GPUs and for the CPU; an evolution runs on one of them")
+        if not start[0].on_cpu and not self.gpu:
+            raise variants.VariantError(f"evolve.start: {start[0].name} runs on a GPU, and none is here; begin with variants for the CPU (a .cpp), "
+                                        "for example --config 'evolve={start: [v0_reference]}'")
+        return "cpu" if start[0].on_cpu else self.gpu.slug
 
     def _names(self, requested: Iterable[str]) -> list[str]:
         """Every source in kernels/, the variants in config.yaml and those asked for by name."""
@@ -254,6 +269,41 @@ class Plan:
     def recorded(self) -> list[str]:
         """All recorded evidence."""
         return sorted(str(path) for pattern in ("*.json", evidence.SAMPLES) for path in RECORDED.glob(f"**/{pattern}"))
+
+    # An evolution: which children a generation has is known only when it was proposed
+
+    def generation_folder(self, generation: int | str) -> Path:
+        """Where a generation's files are."""
+        return lineage.folder(self.evolve_device, int(generation))
+
+    def last_population(self) -> str:
+        """What an evolution ends with."""
+        return str(self.generation_folder(self.config.evolve.generations) / "population.json")
+
+    def populations_before(self, wildcards: Any) -> list[str]:
+        """What all earlier generations left."""
+        return [str(self.generation_folder(number) / "population.json") for number in range(int(wildcards.generation))]
+
+    def children_of(self, path: Any, kind: str) -> list[str]:
+        """The children that a proposal or screening names and nothing speaks against, with their parents. Ends with one line when the file cannot be used."""
+        try:
+            found = evidence.read(str(path), lineage.STEPS[kind]).children
+        except evidence.EvidenceError as error:
+            stop(str(error))
+        return [child.name for child in found if not child.dropped]
+
+    def binaries(self, path: Any) -> list[str]:
+        """What is compiled and inspected before a proposal is screened."""
+        return [one for name in self.children_of(path, "proposal") for one in self.build_files(name)]
+
+    def measured(self, path: Any) -> list[str]:
+        """Everything that is measured of the children that passed."""
+        return [one for name in self.children_of(path, "screening") for one in self.chain(name)]
+
+    def evolution_files(self) -> list[str]:
+        """What evolutions on this machine left so far; the last population of one that was asked for."""
+        found = sorted(str(path) for path in RESULTS.glob(f"*/{lineage.FOLDER}/gen*/*.json") if path.parts[1] != RECORDED.name)
+        return list(dict.fromkeys([*found, self.last_population()])) if self.evolving else found
 
     # What jobs read
 
@@ -392,6 +442,18 @@ class Plan:
         """The whole configuration, and which variants and device this machine has."""
         return json.dumps({"config": self.config.model_dump(), "names": self.names, "device": self.device, "arch": self.arch}, sort_keys=True)
 
+    def evolve_settings(self) -> str:
+        """The whole configuration, as far as it decides which children there are: how many generations follow does not."""
+        config = self.config.model_dump(exclude={"evolve": {"generations"}, "only": True, "show_device": True, "selftest": True, "repeatability": True})
+        return json.dumps(config, sort_keys=True)
+
+    def finals_settings(self) -> str:
+        """What decides which children are right, how they are timed and how many stay."""
+        config = self.config.model_dump(include={"goal": {"problem", "modes"}, "problems": True, "compile": True, "verify": True, "sanitize": True, "bench": True,
+                                                 "profile": True, "evolve": {"top_k", "children", "start", "seed"}})
+        entries = {name: entry.model_dump(exclude={"required"}) for name, entry in self.config.variants.items()}
+        return json.dumps({**config, "variants": entries}, sort_keys=True)
+
     def device_identity(self, wildcards: Any) -> str:
         """What a measurement depends on beside the code: the device and its driver."""
         if wildcards.device == "cpu":
@@ -410,7 +472,10 @@ LOCK_WAIT_S = 1.0
 FREE_BYTES = 32 * 1000 * 1000
 """Least free space to start a run with: a few libraries and some hundred files of evidence."""
 
-RULES = ("all", "gap", "report", "writeup", "summary", "record", "check", "selftest")
+EVOLVE = "evolve"
+"""The target that starts or goes on with an evolution."""
+
+RULES = ("all", EVOLVE, "gap", "report", "writeup", "summary", "record", "check", "selftest")
 """Rules that can be asked for by name; every other name on the command line is meant to be a variant's."""
 
 MANY = 100
@@ -421,6 +486,6 @@ DATA = {"inspect_variant": ("occupancy.cpp",), "build_report": ("page/*.jinja", 
 
 WORKERS = {
     "inspect_variant": ("describe",), "verify_variant": ("verify",), "sanitize_variant": ("sanitize",), "bench_variant": ("bench",),
-    "bench_rival": ("bench",), "profile_variant": ("profile",), "selftest_gate": ("verify", "bench", "sanitize"), "measure_repeatability": ("bench",),
+    "bench_rival": ("bench",), "time_finalists": ("bench",), "profile_variant": ("profile",), "selftest_gate": ("verify", "bench", "sanitize"), "measure_repeatability": ("bench",),
 }
 """The harness modules that a script starts as processes of their own."""

@@ -20,8 +20,11 @@ INCLUDE = KERNELS / "include"
 FILL_SHARED = HARNESS / "fill_shared.cu"
 """What verify runs before each launch on a GPU, so that shared memory holds a known pattern; no variant."""
 SUFFIXES = (".cu", ".cpp")
+GENERATED = ("results/*/evolve/sources", "results/recorded/*/evolve/sources")
+"""Where sources lie that a generator wrote, as globs: an evolution's own children, which nobody has taken into kernels/ yet."""
 
-STEM = r"(?!(?:rival|rivals|all|record|check|compile|inspect|verify|sanitize|bench|profile|gap|report|selftest|planted|repeatability|summary|writeup)\b)[A-Za-z][A-Za-z0-9_]*"
+STEM = (r"(?!(?:rival|rivals|all|record|check|compile|inspect|verify|sanitize|bench|profile|gap|report|selftest|planted|repeatability|summary|writeup"
+        r"|evolve|propose|screen|finals|select)\b)[A-Za-z][A-Za-z0-9_]*")
 """A variant's stem: a C identifier, so that it is also a safe path and target; names of rules are taken."""
 LEVERS = r"[A-Z][A-Z0-9_]*=[A-Za-z0-9_]+"
 NAME = rf"{STEM}(?:@{LEVERS}(?:,{LEVERS})*)?"
@@ -103,6 +106,11 @@ def floors() -> tuple[str, ...]:
     return tuple(stem for stem, path in sources().items() if path.parent == FLOORS)
 
 
+def generated(stem: str) -> Path | None:
+    """The source of that stem that a generator wrote; not cached, because an evolution writes new ones while it is planned."""
+    return next((path for pattern in GENERATED for suffix in SUFFIXES for path in sorted(Path().glob(f"{pattern}/{stem}{suffix}"))), None)
+
+
 def planted(on_cpu: bool) -> list[Variant]:
     """The planted kernels for a kind of device, by name; no variants: they are there to be rejected.
 
@@ -126,7 +134,7 @@ def resolve(name: str) -> Variant:
     if not re.fullmatch(NAME, name):
         raise VariantError(f"{name!r} is not a variant name; the form is stem or stem@LEVER=value,LEVER=value")
     stem, _, text = name.partition("@")
-    source = sources().get(stem)
+    source = sources().get(stem) or generated(stem)
     if source is None:
         known = [one for one in sources() if sources()[one].parent == KERNELS]
         close = difflib.get_close_matches(stem, known, n=1)
@@ -221,6 +229,12 @@ def defaults(source: Path) -> dict[str, str]:
     """The value of each declared lever where the source gives it under #ifndef. Raises VariantError like `header`."""
     declared = header(source).levers
     return {lever: value for lever, value in _DEFAULT.findall(source.read_text()) if lever in declared}
+
+
+def child(stem: str, levers: dict[str, int | str], defaults: dict[str, int | str]) -> str:
+    """Name of a source's variant with these lever values; its own defaults are not written, so that a variant has one name."""
+    written = [f"{lever}={levers[lever]}" for lever in sorted(levers) if str(levers[lever]) != str(defaults.get(lever))]
+    return stem + (f"@{','.join(written)}" if written else "")
 
 
 @cache

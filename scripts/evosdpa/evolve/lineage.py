@@ -1,0 +1,187 @@
+"""What an evolution leaves behind, generation by generation, and the history that it makes.
+
+The files name nothing that changes by itself (no time, no commit): the same seed and evidence give the same bytes, so Snakemake
+sees that nothing changed and measures nothing again. When and by what something was measured stands in the evidence of the
+variants and of the finals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from evosdpa import evidence, keys
+from evosdpa.config import Config
+from evosdpa.evidence import EvidenceError, Head, Model, Status
+
+FOLDER = "evolve"
+"""Under a device's folder: gen<N>/ for every generation, sources/ for what a generator wrote."""
+
+Operator = Literal["start", "guided", "explore", "crossover", "generator"]
+"""How a child was made: given; by insights and credit; drawn blindly; two levers taken from another elite; written by a program."""
+
+
+class Change(Model):
+    """One lever that a child has otherwise than its parent."""
+
+    lever: str
+    before: str
+    after: str
+
+
+class Child(Model):
+    """One proposed variant and why it was proposed."""
+
+    name: str
+    operator: Operator
+    parent: str | None = None
+    other: str | None = None
+    """The elite that the levers are taken from, in a crossover."""
+    changes: list[Change] = []
+    """Exactly two, but for the start and for a generator's child, whose source is another."""
+    rules: list[str] = []
+    """Rules about the parent (I3) that point at one of these changes."""
+    at_most: float | None = None
+    """The largest share of the parent's time (0 to 1) that one of these rules allows to gain; None without a rule."""
+    expected: float | None = None
+    """Time over the parent's that the credit of the same changes in earlier children leads one to expect; None where one has none."""
+    prompt: str = ""
+    """File with the prompt that a generator got, relative to the project."""
+    dropped: str = ""
+    """Why the child was not measured; empty while nothing speaks against it."""
+
+
+class Proposal(Head):
+    """The children that a generation may have, best first: more than it takes, because some are dropped."""
+
+    kind: Literal["proposal"] = "proposal"
+    generation: int = 0
+    children: list[Child] = []
+    notes: list[str] = []
+    """Why there are fewer children than asked for, a line each."""
+
+
+class Screening(Head):
+    """The children of a generation after a look at their binaries: those to measure, and those that were dropped, with the reason."""
+
+    kind: Literal["screening"] = "screening"
+    generation: int = 0
+    children: list[Child] = []
+
+
+class Result(Model):
+    """How one child did."""
+
+    name: str
+    status: Status
+    reason: str = ""
+    times_us: dict[str, float] = {}
+    """By mode, on the problem that the evolution is about."""
+    against: dict[str, dict[str, Any]] = {}
+    """Against its parent, by mode: ratio of times, low and high of its 95 % interval, verdict, and how: `within` processes of the finals, or
+    `between` two runs through the anchor."""
+    entered: bool = False
+    """Whether it is an elite of this generation."""
+    measured_s: float = 0.0
+    """Time its steps took, seconds."""
+
+
+class Population(Head):
+    """What a generation leaves: the elites in their order, and how its children did."""
+
+    kind: Literal["population"] = "population"
+    generation: int = 0
+    problem: str = ""
+    modes: list[str] = []
+    elites: list[str] = []
+    times_us: dict[str, dict[str, float]] = {}
+    """Of the elites, by mode, as the last finals in which each took part measured them."""
+    results: list[Result] = []
+    finals_s: float = 0.0
+    """Time the finals took, seconds."""
+
+
+STEPS: dict[str, type[Head]] = {"proposal": Proposal, "screening": Screening, "population": Population}
+"""The files of a generation, in their order."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A child that was measured, with its parent."""
+
+    generation: int
+    child: Child
+    result: Result
+
+
+@dataclass
+class History:
+    """All generations so far, as far as they are whole."""
+
+    device: str
+    generations: list[tuple[Screening, Population]] = field(default_factory=list)
+
+    @property
+    def elites(self) -> list[str]:
+        """The newest elites, best first; none before the start was measured."""
+        return self.generations[-1][1].elites if self.generations else []
+
+    @property
+    def names(self) -> list[str]:
+        """Every child that was measured or dropped; a spare that nobody needed may be proposed again."""
+        return list(dict.fromkeys(child.name for screening, _ in self.generations for child in screening.children))
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Every child with a parent against which it could be compared."""
+        found = []
+        for screening, population in self.generations:
+            results = {one.name: one for one in population.results}
+            found += [Pair(screening.generation, child, results[child.name]) for child in screening.children
+                      if child.parent and child.name in results and results[child.name].against]
+        return found
+
+    @property
+    def measured_s(self) -> float:
+        """Measuring time that all generations took together, seconds."""
+        return sum(population.finals_s + sum(one.measured_s for one in population.results) for _, population in self.generations)
+
+
+def folder(device: str, generation: int) -> Path:
+    """Where the files of a generation are."""
+    return Path("results", device, FOLDER, f"gen{generation}")
+
+
+def read(root: Path, device: str, before: int | None = None) -> History:
+    """The whole generations under results/ or results/recorded/, up to the first that is not whole, or to `before`.
+
+    Raises EvidenceError, one line, for a file that cannot be used.
+    """
+    history = History(device)
+    number = 0
+    while before is None or number < before:
+        place = root / device / FOLDER / f"gen{number}"
+        files = [place / f"{step}.json" for step in ("screening", "population")]
+        if not all(path.is_file() for path in files):
+            break
+        screening, population = evidence.read(files[0], Screening), evidence.read(files[1], Population)
+        for path, record in zip(files, (screening, population)):
+            if (record.device, record.generation) != (device, number):
+                raise EvidenceError(f"{path}: is of generation {record.generation} on {record.device!r}; it does not belong here; {evidence.REMEDY}")
+        history.generations.append((screening, population))
+        number += 1
+    return history
+
+
+def problem_and_modes(config: Config, on_cpu: bool) -> tuple[str, list[str]]:
+    """What an evolution is about: the goal's problem and modes, on a CPU what is timed there."""
+    return (config.bench.cpu_problems[0], ["warm"]) if on_cpu else (config.goal.problem, list(config.goal.modes))
+
+
+def head(config: Config, device: str, generation: int) -> dict[str, Any]:
+    """The fields that all files of a generation have in common."""
+    settings = config.evolve.model_dump(exclude={"generations", "budget_s"})
+    problem, modes = problem_and_modes(config, device == "cpu")
+    parts = {"evolve": keys.protocol(settings), "task": keys.protocol([problem, modes])}
+    return dict(variant=FOLDER, device=device, generation=generation, key_parts=parts, key=keys.combine(parts))
