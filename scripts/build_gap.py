@@ -19,7 +19,7 @@ def main() -> None:
     plan = given.plan
     config = Config.model_validate(plan["config"])
     histories, errors = evolution.found()
-    names = [*plan["names"], *(evolution.children(histories) if not config.only else [])]
+    names = [*plan["names"], *(evolution.measured(histories) if not config.only else [])]
     found = gap.Gap(config, list(dict.fromkeys(names)), plan["device"], plan["arch"])
     found.errors += errors
     document = gap_document.document(found, evolution.evolutions(config, histories))

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from evosdpa import command_line, recording
+from evosdpa.evolve import recording as evolution
 
 
 def main() -> None:
@@ -12,8 +13,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gap", type=command_line.existing, required=True, help="gap.json, which says what is current")
     given = parser.parse_args()
-    for line in recording.record(json.loads(Path(given.gap).read_text()), Path("results")):
-        print(line)
+    results = Path("results")
+    document = json.loads(given.gap.read_text())
+    print("\n".join([*recording.record(document, results), *evolution.record(document, results)]))
 
 
 if __name__ == "__main__":

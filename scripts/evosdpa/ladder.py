@@ -6,6 +6,7 @@ from typing import Any
 
 from evosdpa import benchmarking, between_runs, config as configuration, gap, machine, stats, table_cells as cells, variants, waiting
 from evosdpa.evidence import EvidenceError, Profile, Status, Verify
+from evosdpa.evolve import document as evolution
 from evosdpa.waiting import Waiting
 
 RATIO_DIGITS = 3
@@ -206,14 +207,17 @@ def in_order(names: list[str]) -> list[str]:
 
 
 def _named(config: configuration.Config) -> list[str]:
-    """The configuration's variants of the device's kind, then what else is recorded about one of today's sources."""
+    """The configuration's variants of the device's kind, then what else is recorded about one of today's sources; the children of an
+    evolution have a table of their own."""
     names = list(config.variants)
+    children = evolution.children(evolution.found(("recorded",))[0])
     for path in sorted((gap.ORIGINS["recorded"] / config.show_device).glob("*/")):
         try:
             variants.resolve(path.name)
         except variants.VariantError:
             continue  # the rivals, the self-test, or a variant that is gone
-        names.append(path.name)
+        if path.name not in children:
+            names.append(path.name)
     return [name for name in dict.fromkeys(names) if variants.resolve(name).on_cpu == (config.show_device == "cpu")]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evosdpa import evidence
-from evosdpa.evidence import EvidenceError, Head
+from evosdpa.evidence import EvidenceError
 
 
 def record(document: dict[str, Any], results: Path) -> list[str]:
@@ -32,23 +32,17 @@ def record(document: dict[str, Any], results: Path) -> list[str]:
         for entry in entries:
             source = Path(entry["path"])
             piece = evidence.read(source, evidence.KINDS[entry["kind"]])
-            _keep(piece, target / source.name)
+            evidence.keep(piece, target / source.name)
             samples = source.with_name(evidence.SAMPLES)
             if entry["kind"] == "bench" and samples.is_file():
                 shutil.copyfile(samples, target / samples.name)
         for folder in sorted((results / "build").glob(f"*/{name}")):
             for kind in ("build", "static"):
                 if (folder / f"{kind}.json").is_file() and _belongs(folder.parent.name, device):
-                    _keep(evidence.read(folder / f"{kind}.json", evidence.KINDS[kind]), target / f"{kind}.json")
+                    evidence.keep(evidence.read(folder / f"{kind}.json", evidence.KINDS[kind]), target / f"{kind}.json")
         lines.append(f"recorded: {device}/{name}: {', '.join(sorted(entry['kind'] for entry in entries))}")
     return lines
 
 
 def _belongs(arch: str, device: str) -> bool:
     return (arch == "host") == (device == "cpu")
-
-
-def _keep(piece: Head, target: Path) -> None:
-    if piece.origin == "measured":
-        piece.origin = "recorded"
-    evidence.write(target, piece)

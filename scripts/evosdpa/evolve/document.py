@@ -10,7 +10,6 @@ from evosdpa.config import Config
 from evosdpa.evidence import Bench, EvidenceError
 from evosdpa.evolve import credit, lineage
 from evosdpa.evolve.lineage import History
-from evosdpa.evolve.selecting import FINALS
 from evosdpa.stats import Estimate
 
 ROOTS = {"measured": Path("results"), "recorded": Path("results/recorded")}
@@ -35,10 +34,15 @@ def found(origins: tuple[str, ...] = tuple(ROOTS)) -> tuple[dict[str, tuple[str,
     return histories, errors
 
 
-def children(histories: dict[str, tuple[str, History]]) -> list[str]:
-    """Every variant that was measured in one of them and whose source is still there."""
+def measured(histories: dict[str, tuple[str, History]]) -> list[str]:
+    """Every variant that took part in one of them, those it began with too, and whose source is still there."""
     names = dict.fromkeys(one.name for _, history in histories.values() for _, population in history.generations for one in population.results)
     return [name for name in names if _resolves(name)]
+
+
+def children(histories: dict[str, tuple[str, History]]) -> set[str]:
+    """The names of those that were made by one of them."""
+    return {child.name for _, history in histories.values() for screening, _ in history.generations for child in screening.children if child.parent}
 
 
 def _resolves(name: str) -> bool:
@@ -101,7 +105,7 @@ def _interval(estimate: Estimate) -> tuple[float | None, float | None]:
 def _bench(origin: str, history: History) -> Bench | None:
     """The newest finals that were timed."""
     for generation in range(len(history.generations) - 1, -1, -1):
-        path = ROOTS[origin] / history.device / lineage.FOLDER / f"gen{generation}" / FINALS / "bench.json"
+        path = ROOTS[origin] / history.device / lineage.FOLDER / f"gen{generation}" / lineage.FINALS / "bench.json"
         try:
             record = evidence.read(path, Bench)
         except EvidenceError:

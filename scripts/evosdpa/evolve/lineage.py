@@ -18,6 +18,9 @@ from evosdpa.evidence import EvidenceError, Head, Model, Status
 FOLDER = "evolve"
 """Under a device's folder: gen<N>/ for every generation, sources/ for what a generator wrote."""
 
+FINALS = "finals"
+"""Subject of the finals' evidence, and the folder of it in a generation's."""
+
 Operator = Literal["start", "guided", "explore", "crossover", "generator"]
 """How a child was made: given; by insights and credit; drawn blindly; two levers taken from another elite; written by a program."""
 

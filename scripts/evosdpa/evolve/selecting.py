@@ -16,9 +16,6 @@ from evosdpa.evolve.lineage import Child, History, Population, Result
 from evosdpa.gap import Gap, anchor_beside
 from evosdpa.rival_names import ANCHOR
 
-FINALS = "finals"
-"""Subject of the finals' evidence, and the folder of it in a generation's."""
-
 Times = dict[str, Timing]
 """A variant's times on the evolution's problem, by mode."""
 
@@ -77,7 +74,7 @@ def measure(config: Config, device: str, names: list[str], libraries: dict[str, 
     on_cpu = device == "cpu"
     problem, modes = lineage.problem_and_modes(config, on_cpu)
     parts = {**benchmarking.bench_parts(None, config, on_cpu), "binaries": keys.digest(" ".join(libraries[name][1].library_sha256 for name in names))}
-    record = Bench(variant=FINALS, device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts), git=machine.git_state(),
+    record = Bench(variant=lineage.FINALS, device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts), git=machine.git_state(),
                    samples_file=samples.name)
     rows: list[tuple] = []
     if len(names) < 2:

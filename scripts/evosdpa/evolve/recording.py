@@ -1,0 +1,56 @@
+"""Keep an evolution of this machine in git, beside the evidence of its children."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from evosdpa import evidence
+from evosdpa.evidence import Bench
+from evosdpa.evolve import lineage
+
+KEPT_AS_THEY_ARE = ("gen*/prompt-*.md", "sources/*")
+"""Prompts, and what a generator wrote."""
+
+
+def record(document: dict[str, Any], results: Path) -> list[str]:
+    """Copy the whole generations of every evolution of this machine that gap.json tells of to results/recorded/<device>/evolve/, in place of those
+    there.
+
+    Returns one line a device for the user. One whose finals were timed under another protocol is not copied. Raises EvidenceError
+    for a file that cannot be used.
+    """
+    lines = []
+    for entry in document["evolution"]:
+        if entry["origin"] != "measured":
+            continue
+        device, generations = entry["device"], len(entry["generations"])
+        if entry["changed"]:
+            lines.append(f"not recorded: the evolution on {device} is stale ({', '.join(entry['changed'])})")
+            continue
+        source, target = results / device / lineage.FOLDER, results / "recorded" / device / lineage.FOLDER
+        fresh = target.with_name(f".{target.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        for generation in range(generations):
+            _keep(source / f"gen{generation}", fresh / f"gen{generation}")
+        for pattern in KEPT_AS_THEY_ARE:
+            for path in sorted(source.glob(pattern)):
+                place = fresh / path.relative_to(source)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place)
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+        lines.append(f"recorded: {device}/{lineage.FOLDER}: {generations - 1} generations after the start, {len(entry['children'])} variants")
+    return lines
+
+
+def _keep(source: Path, target: Path) -> None:
+    """One generation's files, each read and sealed again as recorded."""
+    for step, model in lineage.STEPS.items():
+        evidence.keep(evidence.read(source / f"{step}.json", model), target / f"{step}.json")
+    finals = source / lineage.FINALS / "bench.json"
+    record = evidence.read(finals, Bench)
+    evidence.check_samples(finals, record)
+    evidence.keep(record, target / lineage.FINALS / "bench.json")
+    shutil.copyfile(finals.with_name(evidence.SAMPLES), target / lineage.FINALS / evidence.SAMPLES)
