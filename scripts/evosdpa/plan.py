@@ -126,7 +126,7 @@ class Plan:
             self.config = configuration.check(raw_config)
             self.gpu = machine.gpu_for(self.config.device)
             self.names = self._names(requested)
-            for name in self.config.repeatability.variants:
+            for name in (*self.config.repeatability.variants, *self.config.evolve.start):
                 variants.resolve(name)
             self.evolving = EVOLVE in requested or any(f"/{lineage.FOLDER}/" in name for name in requested)
             self.evolve_device = self._evolve_device() if self.evolving else ""

@@ -16,26 +16,32 @@ def screen(children: list[Child], wanted: int, builds: dict[str, Build], statics
     earlier generations.
     """
     taken: list[Child] = []
-    binaries = {build.library_sha256: name for name, build in known.items() if build.library_sha256}
+    twins = {key: name for name, build in known.items() for key in _identities(build)}
     passed = 0
     for child in children:
         if passed == wanted:
             break
-        reason = child.dropped or why_not(child, builds, statics, problem, binaries)
+        reason = child.dropped or why_not(child, builds, statics, problem, twins)
         if not reason:
-            binaries[builds[child.name].library_sha256] = child.name
+            twins.update({key: child.name for key in _identities(builds[child.name])})
             passed += 1
         taken.append(child.model_copy(update={"dropped": reason}))
     return taken
 
 
-def why_not(child: Child, builds: dict[str, Build], statics: dict[str, Static], problem: str, binaries: dict[str, str]) -> str:
-    """Why a child need not be measured; empty when it may be good."""
+def _identities(build: Build) -> list[str]:
+    """What two variants must not share: the binary, or the code that it was made of (a binary may name its source's file)."""
+    code = [build.key_parts.get(part, "") for part in ("source", "headers", "levers", "flags")]
+    return [identity for identity in (build.library_sha256, " ".join(code) if code[0] else "") if identity]
+
+
+def why_not(child: Child, builds: dict[str, Build], statics: dict[str, Static], problem: str, twins: dict[str, str]) -> str:
+    """Why a child need not be measured; empty when it may be good. `twins`: names of variants by what they must not share with it."""
     build = builds[child.name]
     if build.status is not Status.OK:
         return f"does not compile: {build.reason}"
-    if twin := binaries.get(build.library_sha256):
-        return f"is the same binary as {twin}"
+    if twin := next((twins[one] for one in _identities(build) if one in twins), None):
+        return f"is the same code as {twin}"
     static = statics.get(child.name)
     launch = launch_of(static, problem)
     if launch is None:

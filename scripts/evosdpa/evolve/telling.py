@@ -30,9 +30,9 @@ def times(population: Population, name: str) -> str:
 
 
 def words(one: credit.Credit) -> str:
-    """A lever's credit, for example `3.2 % faster (1.1 to 5.3) over 4 children`."""
+    """A lever's credit, for example `gain +3.2 % (+1.1 % to +5.3 %) over 4 children that changed it`: the share of the parent's time that the child saves."""
     def gain(ratio: float) -> str:
         return f"{100 * (1 - ratio):+.1f} %"
     interval = one.ratio.interval()
-    return (f"{gain(one.ratio.value)}" + (f" ({gain(interval[1])} to {gain(interval[0])})" if interval else "")
+    return (f"gain {gain(one.ratio.value)}" + (f" ({gain(interval[1])} to {gain(interval[0])})" if interval else "")
             + f" over {one.pairs} child{'' if one.pairs == 1 else 'ren'} that changed it")

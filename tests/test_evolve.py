@@ -1,0 +1,334 @@
+"""The loop's decisions on planted evidence: who is proposed, dropped, kept, and what is learnt. No number here was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import pytest
+
+from evosdpa import config as configuration, evidence, plan
+from evosdpa.config import EvolveSection
+from evosdpa.evidence import Build, EvidenceError, Static, Status, Timing
+from evosdpa.evolve import credit, generating, generation, lineage, proposing, screening, selecting, telling
+from evosdpa.evolve.lineage import Change, Child, History, Population, Result, Screening
+from evosdpa.evolve.proposing import Proposer
+from test_insights import GOOD, STALL, but
+
+START = dataclasses.replace(GOOD, name="k")
+
+
+def history(*generations: tuple[list[Child], list[Result], list[str]]) -> History:
+    """A planted history from the children, results and elites of each generation."""
+    made = History("nvidia-h200")
+    for number, (children, results, elites) in enumerate(generations):
+        head = dict(variant="evolve", device="nvidia-h200", generation=number)
+        made.generations.append((Screening(**head, children=children), Population(**head, results=results, elites=elites, modes=["warm"],
+                                                                                  times_us={name: {"warm": 4.0} for name in elites})))
+    return made
+
+
+def tried(name: str, ratio: float, verdict: str, *changes: tuple[str, str, str], rules: tuple[str, ...] = (), at_most: float | None = None,
+          half: float = 0.01) -> tuple[Child, Result]:
+    """A measured child of k with its planted ratio."""
+    child = Child(name=name, operator="explore", parent="k", changes=[Change(lever=one, before=before, after=after) for one, before, after in changes],
+                  rules=list(rules), at_most=at_most)
+    against = {"warm": dict(ratio=ratio, low=ratio - half, high=ratio + half, verdict=verdict, how="within")}
+    return child, Result(name=name, status=Status.OK, against=against, times_us={"warm": 4.0 * ratio}, measured_s=60)
+
+
+def after(*pairs: tuple[Child, Result], elites: tuple[str, ...] = ("k",)) -> History:
+    """A history in which k had these children."""
+    return history(([Child(name="k", operator="start")], [Result(name="k", status=Status.OK, entered=True, measured_s=60)], ["k"]),
+                   ([child for child, _ in pairs], [result for _, result in pairs], list(elites)))
+
+
+def proposed(evidences, past=None, wanted=6, number=2, **settings):
+    elites = [proposing.elite_of(one) for one in evidences]
+    return list(Proposer(EvolveSection(**settings), number, elites, past or after()).children(wanted))
+
+
+# Proposals
+
+def test_every_child_changes_exactly_two_levers_and_none_comes_twice():
+    children = proposed([START], wanted=50, explore=1)
+    assert len(children) == 2 * 3 + 2 * 1 + 3 * 1  # pairs of BLOCK_Q (3), STAGES (4) and NUM_WARPS (2) values other than its own
+    assert len({child.name for child in children}) == len(children)
+    for child in children:
+        assert len(child.changes) == 2 and all(change.before != change.after for change in child.changes)
+        assert child.name == "k@" + ",".join(f"{change.lever}={change.after}" for change in child.changes) and child.parent == "k"
+
+
+def test_the_same_seed_gives_the_same_children_and_another_gives_others():
+    assert proposed([START], seed=4) == proposed([START], seed=4)
+    assert [child.name for child in proposed([START], seed=4)] != [child.name for child in proposed([START], seed=5)]
+
+
+def test_what_was_tried_is_not_proposed_again():
+    first = proposed([START], wanted=11, explore=1)
+    past = after(*[tried(child.name, 1.1, "slower", *[(one.lever, one.before, one.after) for one in child.changes]) for child in first[:10]])
+    left = proposed([START], past, wanted=5, explore=1)
+    assert [child.name for child in left] == [first[10].name]
+    elite = proposing.elite_of(START)
+    assert proposing.too_few([elite], 5, len(left)) == ["k: every child that changes 2 of its levers was tried"]
+
+
+def test_a_source_without_two_levers_says_so():
+    one = dataclasses.replace(START, declared={"PDL": (0, 1)}, levers={"PDL": "0"}, defaults={"PDL": "0"})
+    assert proposed([one]) == []
+    assert proposing.too_few([proposing.elite_of(one)], 5, 0) == ["k: its source declares 1 lever, and a child changes 2"]
+
+
+def test_a_guided_child_follows_the_rule_that_allows_most_in_its_direction():
+    waits = dataclasses.replace(but(metrics={STALL.format("long_scoreboard"): 4.0}), name="k")
+    for child in proposed([waits], wanted=3, explore=0, crossover=0):
+        assert child.operator == "guided" and "stall_long_scoreboard" in child.rules and 0 < child.at_most < 1
+        assert any(change.lever == "STAGES" and int(change.after) > 2 for change in child.changes)
+
+
+def test_a_rule_that_was_wrong_loses_to_one_that_was_not():
+    both = dataclasses.replace(but(metrics={STALL.format("long_scoreboard"): 1.4, STALL.format("barrier"): 1.2}), name="k",
+                               declared={**START.declared, "OTHER": (0, 1, 2)}, levers={**START.levers, "OTHER": "0"}, defaults={**START.defaults, "OTHER": "0"})
+    assert "stall_long_scoreboard" in proposed([both], wanted=1, explore=0, crossover=0)[0].rules
+    wrong = [tried(f"x{number}", 1.0, "same", ("OTHER", "7", "8"), rules=("stall_long_scoreboard",)) for number in range(4)]
+    child = proposed([both], after(*wrong), wanted=1, explore=0, crossover=0)[0]
+    assert child.rules == ["stall_barrier"] and ("NUM_WARPS", "4") in {(change.lever, change.after) for change in child.changes}
+
+
+def test_without_any_hint_the_credit_of_earlier_children_leads():
+    past = after(tried("k@BLOCK_Q=32,STAGES=3", 0.8, "faster", ("BLOCK_Q", "64", "32"), ("STAGES", "2", "3")),
+                 tried("k@BLOCK_Q=128,STAGES=4", 1.3, "slower", ("BLOCK_Q", "64", "128"), ("STAGES", "2", "4")))
+    child = proposed([START], past, wanted=1, explore=0, crossover=0)[0]
+    assert child.operator == "guided" and child.rules == [] and child.at_most is None
+    assert {(change.lever, change.after) for change in child.changes} & {("BLOCK_Q", "32"), ("STAGES", "3")}
+    nothing = proposed([START], wanted=1, explore=0, crossover=0)[0]
+    assert nothing.operator == "explore", "nothing speaks for any child yet"
+
+
+def test_what_credit_leads_one_to_expect_is_the_mean_of_both_changes():
+    past = after(tried("a", 0.8, "faster", ("BLOCK_Q", "64", "32"), ("STAGES", "2", "3")), tried("b", 1.25, "slower", ("BLOCK_Q", "64", "32"), ("STAGES", "2", "4")))
+    credits = credit.of_changes(past)
+    two = [Change(lever="BLOCK_Q", before="64", after="32"), Change(lever="STAGES", before="2", after="3")]
+    assert credit.expected(credits, "a", two) == pytest.approx(0.8)
+    assert credit.expected(credits, "a", [two[0], Change(lever="NUM_WARPS", before="8", after="4")]) is None
+
+
+def test_crossover_takes_two_levers_from_another_elite_of_its_source():
+    other = dataclasses.replace(START, name="k@BLOCK_Q=32,NUM_WARPS=4,STAGES=4", levers={"BLOCK_Q": "32", "STAGES": "4", "NUM_WARPS": "4"})
+    stranger = dataclasses.replace(other, name="z@BLOCK_Q=32,NUM_WARPS=4,STAGES=4")
+    children = proposed([START, other, stranger], wanted=4, explore=0, crossover=1)
+    first = children[0]
+    assert first.operator == "crossover" and first.parent == "k" and first.other == other.name and len(first.changes) == 2
+    assert all(other.levers[change.lever] == change.after for change in first.changes)
+    assert next(child for child in children if child.parent == stranger.name).operator != "crossover", "nobody else has its source"
+
+
+# What binaries exclude
+
+def built(name, sha=None, spills=0, status=Status.OK, reason=""):
+    return Build(variant=name, status=status, reason=reason, library_sha256=sha or name, ptxas=[dict(name="kernel", spill_stores=spills, spill_loads=0)])
+
+
+def described(name, **launch):
+    return Static(variant=name, launches=[dict(problem="p", kernel="kernel", **launch)])
+
+
+@pytest.mark.parametrize("build, static, reason", [
+    (built("c", status=Status.FAILED, reason="error: no STAGES"), None, "does not compile: error: no STAGES"),
+    (built("c", sha="parent"), described("c", blocks_per_sm=1), "is the same code as parent"),
+    (built("c", spills=48), described("c", blocks_per_sm=1), "spills 48 bytes of registers, its parent 16"),
+    (built("c"), described("c", blocks_per_sm=0, limiter="shared memory"), "no CTA fits on an SM: shared memory"),
+    (built("c"), described("c", reason="cuda_occupancy.h refuses 256 threads with 300000 bytes of shared memory"), "cuda_occupancy.h refuses 256 threads"),
+    (built("c", spills=16), described("c", blocks_per_sm=1), ""),
+    (built("c"), None, ""),
+])
+def test_a_binary_that_cannot_be_good_is_dropped_with_its_reason(build, static, reason):
+    child = Child(name="c", operator="explore", parent="parent")
+    statics = {"parent": described("parent", blocks_per_sm=1), **({"c": static} if static else {})}
+    found = screening.screen([child], 1, {"parent": built("parent", spills=16), "c": build}, statics, "p", {"parent": built("parent", spills=16)})
+    assert found[0].dropped.startswith(reason) and bool(found[0].dropped) == bool(reason)
+
+
+def test_a_spare_takes_the_place_of_a_dropped_child_and_is_otherwise_left():
+    children = [Child(name=name, operator="explore", parent="k") for name in ("a", "b", "c", "d")]
+    builds = {name: built(name, sha="same" if name in ("a", "b") else None) for name in "abcdk"}
+    found = screening.screen(children, 2, builds, {}, "p", {})
+    assert [(one.name, bool(one.dropped)) for one in found] == [("a", False), ("b", True), ("c", False)]
+    assert found[1].dropped == "is the same code as a"
+
+
+# Who stays
+
+def timed(*medians: float, mode: str = "warm", status: Status = Status.OK) -> dict[str, Timing]:
+    return {mode: Timing(name="x", problem="p", mode=mode, status=status, time_us=sum(medians) / len(medians), process_medians_us=list(medians))}
+
+
+FAST, SAME, NOISY, SLOW = (4.0, 4.01, 3.99, 4.0), (5.0, 5.01, 4.99, 5.0), (3.0, 7.0, 4.2, 5.0), (6.0, 6.01, 5.99, 6.0)
+
+
+def test_only_the_verdict_faster_passes_an_elder():
+    times = {"elder": timed(*SAME), "fast": timed(*FAST), "noisy": timed(*NOISY), "slow": timed(*SLOW), "twin": timed(*SAME)}
+    assert selecting.ranked(["elder"], ["slow", "noisy", "twin", "fast"], times) == ["fast", "elder", "noisy", "twin", "slow"]
+
+
+def test_a_newcomer_must_not_lose_in_any_mode():
+    both = {"elder": {**timed(*SAME), **timed(*SAME, mode="stream")}, "mixed": {**timed(*FAST), **timed(*SLOW, mode="stream")},
+            "better": {**timed(*FAST), **timed(*NOISY, mode="stream")}}
+    assert selecting.ranked(["elder"], ["mixed", "better"], both) == ["better", "elder", "mixed"]
+
+
+def test_a_newcomer_without_a_good_time_is_left_out():
+    times = {"elder": timed(*SAME), "shaky": timed(*FAST, status=Status.UNSTABLE)}
+    assert selecting.ranked(["elder"], ["shaky", "absent"], times) == ["elder"]
+
+
+@pytest.mark.parametrize("order, places, elites", [
+    (["a@X=1", "a", "a@X=2", "b"], 3, ["a@X=1", "a", "b"]),  # the slower source keeps its best
+    (["a@X=1", "a", "b"], 2, ["a@X=1", "b"]),
+    (["a", "b", "c", "d"], 3, ["a", "b", "c"]),  # more sources than places
+    (["a", "a@X=1"], 3, ["a", "a@X=1"]),
+])
+def test_elites_of_different_sources_live_side_by_side(order, places, elites):
+    assert selecting.kept(order, places) == elites
+
+
+def test_finalists_are_the_elites_and_the_best_children_that_are_right():
+    right = {name: selecting.Standing(Status.OK, "", timed(time_us)) for name, time_us in (("c1", 5.0), ("c2", 4.0), ("c3", 6.0))}
+    wrong = {"w": selecting.Standing(Status.FAILED, "3 cases are wrong", {})}
+    assert selecting.finalists(["e"], {**right, **wrong}, 2) == ["e", "c2", "c1"]
+    assert selecting.finalists(["e"], wrong, 2) == [], "nothing can change, so nothing is measured"
+
+
+@pytest.mark.parametrize("verdicts, word", [
+    (["faster", "same"], "faster"), (["faster", "undecided"], "faster"), (["faster", "slower"], "undecided"), (["slower", "same"], "slower"), (["same", "same"], "same"),
+    (["same", "undecided"], "undecided"), ([], "undecided"),
+])
+def test_one_verdict_over_several_modes(verdicts, word):
+    assert credit.overall(verdicts) == word
+
+
+# What is learnt
+
+def test_credit_of_one_source_comes_with_an_interval_once_two_children_changed_it():
+    past = after(tried("k@L=2,M=2", 0.8, "faster", ("L", "1", "2"), ("M", "1", "2")), tried("k@L=3,N=2", 0.9, "faster", ("L", "1", "3"), ("N", "1", "2")))
+    first = credit.of_levers(past)[0]
+    found = {one.lever: one for one in credit.of_levers(past)}
+    assert found["L"].pairs == 2 and found["L"].ratio.value == pytest.approx((0.8 * 0.9) ** 0.5)
+    low, high = found["L"].ratio.interval()
+    assert low < found["L"].ratio.value < high and found["M"].ratio.interval() is None and first.lever == "M"
+
+
+def test_a_rule_is_shown_right_or_wrong_by_its_children():
+    past = after(tried("a", 0.8, "faster", ("L", "1", "2"), rules=("good", "both"), at_most=0.3), tried("b", 0.6, "faster", ("L", "1", "2"), rules=("low",), at_most=0.1),
+                 tried("c", 1.2, "slower", ("L", "1", "2"), rules=("both",), at_most=0.3), tried("d", 0.99, "undecided", ("L", "1", "2"), rules=("open",), at_most=0.3))
+    records = credit.of_rules(past)
+    assert (records["good"].faster, records["good"].beyond) == (1, 0) and (records["low"].faster, records["low"].beyond) == (1, 1)
+    assert (records["both"].faster, records["both"].slower, records["both"].children) == (1, 1, 2)
+    assert records["good"].trust > records["both"].trust == 0.5 == records["open"].trust, "an open question teaches nothing"
+
+
+def test_what_was_found_is_told_in_a_few_lines():
+    past = after(tried("k@L=2,M=2", 0.8, "faster", ("L", "1", "2"), ("M", "1", "2")), elites=("k@L=2,M=2", "k"))
+    text = telling.told(past)
+    assert "generation 1: 1 measured, 1 right, 0 dropped before" in text and "1. k@L=2,M=2: 4 us warm" in text and "k L: gain +20.0 % over 1 child that changed it" in text
+
+
+# Files
+
+def test_a_file_of_another_place_or_cut_short_is_one_line(tmp_path):
+    place = tmp_path / "cpu" / "evolve" / "gen0"
+    head = dict(variant="evolve", device="cpu", generation=0)
+    evidence.write(place / "screening.json", Screening(**head))
+    evidence.write(place / "population.json", Population(**head))
+    assert len(lineage.read(tmp_path, "cpu").generations) == 1
+    (tmp_path / "nvidia-h200").symlink_to(tmp_path / "cpu")
+    with pytest.raises(EvidenceError, match="is of generation 0 on 'cpu'; it does not belong here"):
+        lineage.read(tmp_path, "nvidia-h200")
+    text = (place / "population.json").read_text()
+    (place / "population.json").write_text(text[:-30])
+    with pytest.raises(EvidenceError, match="population.json: not valid JSON"):
+        lineage.read(tmp_path, "cpu")
+
+
+def test_a_spent_budget_ends_the_proposals(monkeypatch):
+    past = after(tried("k@L=2,M=2", 0.8, "faster", ("L", "1", "2"), ("M", "1", "2")))
+    monkeypatch.setattr(lineage, "read", lambda *_: past)
+    config = configuration.Config(evolve=EvolveSection(budget_s=100, children=3))
+    proposal = generation.propose(config, "nvidia-h200", "sm_90a", 2)
+    assert proposal.children == [] and proposal.notes == ["the budget is spent: 120 of 100 s"]
+
+
+# Generators
+
+GOOD_SOURCE = "/* evo-sdpa\ntitle: written\nidea: i\nexpects: e\nlevers: {A: [1, 2]}\n*/\nint x;\n"
+
+
+def answered(command, tmp_path, prompt="the prompt", timeout_s=10.0):
+    answer = generating.ask(command, prompt, timeout_s, tmp_path / "answers")
+    return generating.keep(answer, tmp_path / "sources" / "k_g1c1.cu"), tmp_path / "sources" / "k_g1c1.cu"
+
+
+def test_an_answer_becomes_a_source_also_between_fences(tmp_path):
+    (tmp_path / "plain.cu").write_text(GOOD_SOURCE)
+    reason, path = answered(f"cat {tmp_path}/plain.cu", tmp_path)
+    assert reason == "" and path.read_text() == GOOD_SOURCE
+    (tmp_path / "fenced.md").write_text(f"Here it is:\n```\nno\n```\nand\n```cuda\n{GOOD_SOURCE}```\nGood luck!\n")
+    reason, path = answered(f"cat {tmp_path}/fenced.md", tmp_path)
+    assert reason == "" and path.read_text() == GOOD_SOURCE
+
+
+def test_the_generator_gets_the_whole_prompt(tmp_path):
+    prompt = GOOD_SOURCE + "x" * 300_000
+    reason, path = answered("cat", tmp_path, prompt=prompt)
+    assert reason == "" and path.read_text() == prompt
+
+
+@pytest.mark.parametrize("command, reason", [
+    ("exit 3", "the generator ended with status 3: nothing on stderr"),
+    ("echo no key >&2; exit 1", "the generator ended with status 1: no key"),
+    ("no-such-program", "no-such-program"),
+    ("true", "the generator wrote nothing"),
+    ("echo 'int x;'", ":1: no '/* evo-sdpa ... */' block"),
+    ("printf '/* evo-sdpa\\ntitle: [x\\n*/'", "is not valid YAML"),
+    ("printf '\\377\\376'", ":1: no '/* evo-sdpa ... */' block"),
+    ("head -c 3000000 /dev/zero | tr '\\0' x", "the answer has 3000000 bytes"),
+])
+def test_a_broken_answer_is_a_reason_and_is_kept(command, reason, tmp_path):
+    said, path = answered(command, tmp_path)
+    assert reason in said and not path.exists() and path.with_name("k_g1c1.cu.txt").is_file()
+
+
+def test_a_generator_that_hangs_is_killed_with_what_it_started(tmp_path):
+    begun = time.monotonic()
+    said, _ = answered(f"sh -c 'sleep 300; touch {tmp_path}/late' & sleep 300", tmp_path, timeout_s=0.5)
+    assert said == "the generator gave no answer in 0.5 s and was killed" and time.monotonic() - begun < 20
+
+
+def test_an_answer_is_not_asked_for_twice(tmp_path):
+    (tmp_path / "source.cu").write_text(GOOD_SOURCE)
+    command = f"echo asked >> {tmp_path}/count; cat {tmp_path}/source.cu"
+    for prompt in ("one", "one", "two"):
+        answered(command, tmp_path, prompt=prompt)
+    assert (tmp_path / "count").read_text().count("asked") == 2
+
+
+@pytest.mark.parametrize("parent, name", [("v3_mma@STAGES=3", "v3_mma_g2c1"), ("v3_mma_g1c4", "v3_mma_g2c1"), ("v3_mma_g1c4@A=2", "v3_mma_g2c1")])
+def test_a_written_child_is_named_after_its_first_written_ancestor(parent, name):
+    assert generating.name(parent, 2, 1) == name
+
+
+# Bad input
+
+@pytest.mark.parametrize("start, expected", [
+    ([], "evolve.start names no variant to begin with"),
+    (["v0_reference", "v3_mma"], "evolve.start mixes variants for GPUs and for the CPU"),
+    (["v3_mma"], "evolve.start: v3_mma runs on a GPU, and none is here"),
+    (["v3_mna"], "there is no kernels/v3_mna.cu"),
+    (["v0_reference@LANES=5"], "LANES=5 is not one of 4, 8, 16"),
+])
+def test_an_evolution_that_cannot_begin_is_one_line(start, expected, capsys, monkeypatch):
+    monkeypatch.setattr(plan.machine, "gpus", lambda: ())
+    with pytest.raises(SystemExit):
+        plan.Plan({"evolve": {"start": start}}, ["evolve"])
+    error = capsys.readouterr().err
+    assert error.startswith("evo-sdpa: ") and expected in error and error.count("\n") == 1
