@@ -42,6 +42,10 @@ wildcard_constraints:
     generation="[0-9]+",
 
 
+for name, limit in plan.limits(given).items():
+    workflow.register_resource(name, limit)
+
+
 localrules: all, rivals, record, check, selftest, summary, propose, screen, select
 
 
@@ -151,7 +155,7 @@ rule sanitize:
         """
 
 
-# Times are taken with every core reserved: a compile beside it would disturb launch-bound kernels.
+# Times are taken with every core reserved (with several GPUs: its share of them): a compile beside it would disturb launch-bound kernels.
 
 rule bench:
     input:
@@ -167,7 +171,7 @@ rule bench:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/bench.log",
-    threads: workflow.cores or 1
+    threads: plan.timing_threads(workflow.cores)
     resources:
         gpu=1,
     shell:
@@ -190,7 +194,7 @@ rule profile:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/profile.log",
-    threads: workflow.cores or 1
+    threads: plan.timing_threads(workflow.cores)
     resources:
         gpu=1,
     shell:
@@ -214,7 +218,7 @@ rule rival:
         device=plan.device_identity,
     log:
         "results/logs/{device}/rivals/{rival}.log",
-    threads: workflow.cores or 1
+    threads: plan.timing_threads(workflow.cores)
     resources:
         gpu=1,
     shell:
@@ -259,7 +263,7 @@ rule planted:
         device=plan.device_identity,
     log:
         "results/logs/{device}/selftest/selftest.log",
-    threads: workflow.cores or 1
+    threads: plan.timing_threads(workflow.cores)
     resources:
         gpu=1,
     shell:
@@ -282,7 +286,7 @@ rule repeatability:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/repeatability.log",
-    threads: workflow.cores or 1
+    threads: plan.timing_threads(workflow.cores)
     resources:
         gpu=1,
     shell:
@@ -350,7 +354,7 @@ if plan.evolving:
             arch=plan.arch,
         log:
             "results/logs/{device}/evolve/gen{generation}/finals.log",
-        threads: workflow.cores or 1
+        threads: plan.timing_threads(workflow.cores)
         resources:
             gpu=1,
         shell:

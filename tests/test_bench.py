@@ -191,7 +191,7 @@ def test_a_rival_is_timed_in_processes_of_its_own_with_the_anchor(monkeypatch, t
             return isolate.Outcome(Status.OK, reports=[*reports, dict(event="measured", process=index)])
 
     monkeypatch.setattr(machine, "describe", lambda gpu: {})
-    monkeypatch.setattr(machine, "gpu_for", lambda device: GPU)
+    monkeypatch.setattr(machine, "gpus", lambda: (GPU,))
     monkeypatch.setattr(benchmarking.devices, "hold", lambda gpu: contextlib.nullcontext(Company(None)))
     config = SETTINGS.model_copy(update={"bench": SETTINGS.bench.model_copy(update={"gpu_modes": ["warm"]})})
     paths = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from evosdpa import config, device, isolate, machine, variants, verification
+from evosdpa import config, device, isolate, machine, plan, variants, verification
 from evosdpa.evidence import Build, EvidenceError, Status
 from evosdpa.harness.abi import ContractError, Library, load
 from evosdpa.keys import digest_file
@@ -75,7 +76,7 @@ def test_a_sick_device_is_left_alone_with_one_clear_line(probes, tmp_path):
 
 
 def test_a_sick_device_gives_no_evidence(probes, tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "gpu_for", lambda name: GPU)
+    monkeypatch.setattr(machine, "gpus", lambda: (GPU,))
     monkeypatch.setattr(machine, "describe", lambda gpu: {})
     mark = device.lock_file(GPU)
     mark.with_name(f"{mark.name}.of-one-that-was-killed").write_text(device.KILLED)
@@ -144,6 +145,47 @@ def test_only_checks_share_a_device(tmp_path, kinds, together):
         pytest.skip("they did not meet")
     assert log.read_text() == ("in in out out " if together else "in out in out ")
     assert not list(tmp_path.glob("*.lock.*")), "nobody leaves a mark"
+
+
+TWO = (GPU, machine.Gpu(1, "NVIDIA H200", "GPU-beside-it", "sm_90a", "580"))
+
+
+def test_two_timings_get_a_gpu_each_and_a_third_waits_for_the_first_that_is_free(tmp_path):
+    got = []
+
+    def third():
+        with device.hold(TWO) as held:
+            got.append(held.gpu)
+
+    with device.hold(TWO) as first:
+        with device.hold(TWO) as second:
+            assert {first.gpu, second.gpu} == set(TWO)
+            waiting = threading.Thread(target=third)
+            waiting.start()
+            time.sleep(0.5)
+            assert not got
+            freed = second.gpu
+        waiting.join(20)
+        assert got == [freed]
+    assert not list(tmp_path.glob("*.lock.*")), "nobody leaves a mark"
+
+
+def test_a_process_sees_only_the_gpu_that_is_held(probes):
+    with device.hold(TWO) as held:
+        command = [sys.executable, "-c", "import os; from evosdpa.harness import report; report.send(seen=os.environ['CUDA_VISIBLE_DEVICES'])"]
+        assert held.run(command, 20).reports == [{"seen": held.gpu.uuid}]
+
+
+@pytest.mark.parametrize("count, command, limits, threads", [
+    (0, ["all"], {"gpu": 1, "gpu_checks": 4}, 16), (1, ["all"], {"gpu": 1, "gpu_checks": 4}, 16), (2, ["all"], {"gpu": 2, "gpu_checks": 8}, 8),
+    (2, ["all", "--resources", "gpu=1"], {"gpu_checks": 8}, 8), (2, ["all", "--executor", "slurm"], {}, 8),
+])
+def test_as_many_timings_at_once_as_there_are_gpus_of_the_kind(monkeypatch, count, command, limits, threads):
+    other = machine.Gpu(2, "NVIDIA L4", "GPU-of-another-kind", "sm_89", "580")
+    monkeypatch.setattr(machine, "gpus", lambda: (*TWO[:count], *([other] if count else [])))
+    made = plan.Plan({"variants": {}}, [])
+    given = argparse.Namespace(executor="slurm" if "slurm" in command else None, resources={"gpu": 1} if "--resources" in command else {})
+    assert made.limits(given) == limits and made.timing_threads(16) == threads
 
 
 def test_a_neighbour_at_work_is_no_doubt(probes):

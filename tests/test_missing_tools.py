@@ -24,7 +24,7 @@ def in_project(monkeypatch, tmp_path):
 def without_tools(monkeypatch):
     """A machine with a GPU's name and none of CUDA's tools."""
     monkeypatch.setattr(machine, "tool", lambda name: None)
-    monkeypatch.setattr(machine, "gpu_for", lambda device: GPU)
+    monkeypatch.setattr(machine, "gpus", lambda: (GPU,))
     monkeypatch.setattr(machine, "describe", lambda gpu: {})
 
 
@@ -60,7 +60,7 @@ def fake_tool(folder, name: str, body: str):
 def test_without_counter_rights_the_three_remedies_are_given(monkeypatch, tmp_path):
     ncu = fake_tool(tmp_path, "ncu", "echo '==ERROR== ERR_NVGPUCTRPERM - The user does not have permission'; exit 1")
     monkeypatch.setattr(machine, "tool", lambda name: ncu)
-    monkeypatch.setattr(machine, "gpu_for", lambda device: GPU)
+    monkeypatch.setattr(machine, "gpus", lambda: (GPU,))
     monkeypatch.setattr(machine, "describe", lambda gpu: {})
     record = profiling.profile_variant(variants.resolve("v1_scalar"), CONFIG, "nvidia-h200", Build(variant="v1_scalar"), Verify(variant="v1_scalar"),
                                        tmp_path / "kernel.so", tmp_path / "profile.json")
@@ -85,7 +85,7 @@ exit 86"""
 
     monkeypatch.setattr(build, "compile_variant", compile_variant)
     monkeypatch.setattr(machine, "tool", lambda name: tool if name == "compute-sanitizer" else real(name))
-    monkeypatch.setattr(machine, "gpu_for", lambda device: GPU)
+    monkeypatch.setattr(machine, "gpus", lambda: (GPU,))
     monkeypatch.setattr(machine, "describe", lambda gpu: {})
     monkeypatch.setattr(device, "_sick", lambda gpu, mark: "")
     config = CONFIG.model_copy(update={"sanitize": CONFIG.sanitize.model_copy(update={"tools": ["racecheck"]})})

@@ -67,7 +67,7 @@ def bench_variant(variant: Variant, config: Config, device: str, build: Build, v
         record.reason = f"not timed because verify says {verify.status.value}: {verify.reason}"
     else:
         record.tools = {"compiler": build.tools.get("compiler", ""), "library": build.library_sha256}
-        with devices.hold(None if variant.on_cpu else machine.gpu_for(device)) as held:
+        with devices.hold(None if variant.on_cpu else machine.gpus_for(device)) as held:
             measure(record, held, config, {variant.name: loadable(library, build), **floors}, list(floors), [ANCHOR],
                     problems_for(variant, config, variant.on_cpu), rows)
         record.anchors = [timing for timing in record.timings if timing.name != variant.name]
@@ -97,7 +97,7 @@ def bench_rival(name: str, config: Config, device: str, floors: dict[str, Librar
                    git=machine.git_state(), samples_file=samples.name)
     rows: list[tuple] = []
     first = COMPANY * RIVALS["cpu" if on_cpu else "cuda"].index(name)
-    with devices.hold(None if on_cpu else machine.gpu_for(device)) as held:
+    with devices.hold(None if on_cpu else machine.gpus_for(device)) as held:
         measure(record, held, config, floors, list(floors), list(dict.fromkeys([ANCHOR, name])), problems_for(None, config, on_cpu), rows,
                 first_process=first, subject=name)
     if name != ANCHOR:  # in the anchor's own run the floors are what it is shown beside

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import re
 import secrets
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +23,9 @@ from evosdpa.machine import Gpu, visible
 
 PROBE = "import torch; x = torch.ones(1024, device='cuda'); assert float((x + x).sum()) == 2048"
 PROBE_TIMEOUT_S = 60.0
+
+POLL_S = 0.1
+"""How often it is looked which of several devices is free, seconds."""
 
 KILLED = "a process on the device was killed or crashed"
 
@@ -98,8 +103,8 @@ def lock_file(gpu: Gpu | None) -> Path:
 
 
 @contextlib.contextmanager
-def hold(gpu: Gpu | None, alone: bool = True) -> Iterator[Held]:
-    """Hold a GPU (None: the CPU), so that nothing is timed on it beside something else, also from a second snakemake: `alone`, or beside
+def hold(gpu: Gpu | Sequence[Gpu] | None, alone: bool = True) -> Iterator[Held]:
+    """Hold a GPU (None or nothing in the sequence: the CPU; several: the first that is free), so that nothing is timed on it beside something else, also from a second snakemake: `alone`, or beside
     others that do not hold it alone either, as checks do whose answers do not depend on time.
 
     The kernel releases the lock when this process ends, however it ends. The mark that each holder makes tells the next one whether
@@ -108,14 +113,9 @@ def hold(gpu: Gpu | None, alone: bool = True) -> Iterator[Held]:
     that was lost beside it makes its own processes fail. Raises EvidenceError, one line, when the device does not answer: a job that ends so
     writes no evidence, the mark stays, and the next run tries again.
     """
-    path = lock_file(gpu)
-    wanted = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-    with open(path, "a+") as file:
-        try:
-            fcntl.flock(file, wanted | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for {gpu.uuid if gpu else 'cpu'}: another measurement holds {path}", flush=True)
-            fcntl.flock(file, wanted)
+    choices: list[Gpu | None] = [gpu] if gpu is None or isinstance(gpu, Gpu) else list(gpu) or [None]
+    with _locked(choices, fcntl.LOCK_EX if alone else fcntl.LOCK_SH) as gpu:
+        path = lock_file(gpu)
         with _mark(path) as (mark, own):
             left = _left_behind(path, own)
             held = Held(gpu, next(iter(left.values()), ""))
@@ -131,6 +131,31 @@ def hold(gpu: Gpu | None, alone: bool = True) -> Iterator[Held]:
                     _write(mark, held.doubt)
                 else:
                     own.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(choices: list[Gpu | None], wanted: int) -> Iterator[Gpu | None]:
+    """Lock one of several devices: the first that is free, beginning at any of them so that what shares devices spreads."""
+    with contextlib.ExitStack() as stack:
+        files = {one: stack.enter_context(open(lock_file(one), "a+")) for one in random.sample(choices, len(choices))}
+        told = False
+        while True:
+            for one, file in files.items():
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(file, wanted | fcntl.LOCK_NB)
+                    for other in files.values():
+                        if other is not file:
+                            other.close()
+                    yield one
+                    return
+            if not told:
+                told = True
+                print(f"waiting for {', '.join(one.uuid if one else 'cpu' for one in choices)}: another measurement holds "
+                      f"{', '.join(str(lock_file(one)) for one in choices)}", flush=True)
+            if len(files) == 1:
+                fcntl.flock(next(iter(files.values())), wanted)  # in the system's own order of waiting
+            else:
+                time.sleep(POLL_S)
 
 
 @contextlib.contextmanager

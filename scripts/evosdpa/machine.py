@@ -95,6 +95,15 @@ def gpu_for(device: str) -> Gpu | None:
     raise MachineError(f"config.yaml: device: {device} is not on this machine (GPUs here: {here}); use auto or cpu")
 
 
+def gpus_for(device: str) -> tuple[Gpu, ...]:
+    """Every GPU of this machine of that kind (slug): evidence from one of them stands for all. Empty for the CPU.
+
+    Raises MachineError when none is here.
+    """
+    first = gpu_for(device)
+    return tuple(gpu for gpu in gpus() if gpu.slug == first.slug) or (first,) if first else ()
+
+
 def _wheel_bin() -> Path:
     """Where NVIDIA's Python packages put their programs."""
     return Path(sysconfig.get_paths()["purelib"]) / "nvidia" / "cu13" / "bin"

@@ -139,6 +139,7 @@ class Plan:
         except (configuration.ConfigError, variants.VariantError, machine.MachineError) as error:
             stop(str(error))
         self.device = self.gpu.slug if self.gpu else None
+        self.gpus = len(machine.gpus_for(self.device)) if self.device else 0
         if self.config.arch != "auto":
             self.arch = self.config.arch
         else:
@@ -357,6 +358,20 @@ class Plan:
         """The library that fills shared memory before each checked launch, on a GPU."""
         return [] if wildcards.device == "cpu" else [self.library(name) for name in self._tools()]
 
+    # What runs beside what
+
+    def limits(self, given: Any) -> dict[str, int]:
+        """How many jobs may use the GPUs at once on this machine: one that is timed on each GPU (or the CPU), CHECKS that are not. Not what the
+        command line says otherwise of, and nothing where jobs run elsewhere: there the cluster counts its GPUs."""
+        if getattr(given, "executor", None) not in (None, "local", "dryrun", "touch"):
+            return {}
+        devices = max(1, self.gpus)
+        return {name: limit for name, limit in (("gpu", devices), ("gpu_checks", CHECKS * devices)) if name not in (given.resources or {})}
+
+    def timing_threads(self, cores: int | None) -> int:
+        """Cores that a timed job reserves: its share, all of them with one GPU, so that no compiler runs beside it."""
+        return max(1, (cores or 1) // max(1, self.gpus))
+
     # What parameters decide a job
 
     @functools.cache
@@ -466,6 +481,9 @@ STARTS_NO_JOBS = (
     "list_changes", "list_input_changes", "list_params_changes", "list_untracked", "print_compilation", "cleanup_metadata", "archive", "report",
 )
 """Snakemake's options with which it looks, or with which the user took the locks upon himself."""
+
+CHECKS = 4
+"""Checks (verify, sanitize) that share a GPU: their answers do not depend on time."""
 
 LOCK_WAIT_S = 1.0
 

@@ -138,9 +138,9 @@ def profile_variant(variant: Variant, config: Config, device: str, build: Build,
         record.status, record.reason = Status.NOT_RUN, "ncu was not found; Nsight Compute comes with the CUDA toolkit"
     else:
         record.tools = {"ncu": machine.version(ncu)}
-        record.device_info = machine.describe(gpu)
         progress = Progress(f"{variant.name} profile", len(config.profile.problems))
-        with devices.hold(gpu) as held:
+        with devices.hold(machine.gpus_for(device)) as held:
+            record.device_info = machine.describe(held.gpu)
             for number, problem in enumerate(config.profile.problems, 1):
                 target = report.with_name(f"{report.stem}-{problem}.ncu-rep")
                 _profile_problem(record, ncu, held, problem, library, build.library_sha256, target, config.profile.timeout_s)

@@ -42,7 +42,7 @@ def measure(variant: Variant, config: Config, device: str, build: Build, verify:
         copies = [f"{variant.name}#{number}" for number in range(1, settings.copies + 1)]
         libraries = {**{name: benchmarking.loadable(library, build) for name in copies}, **floors}
         runs: list[Bench] = []
-        with devices.hold(None if variant.on_cpu else machine.gpu_for(device)) as held:
+        with devices.hold(None if variant.on_cpu else machine.gpus_for(device)) as held:
             for run in range(settings.runs):
                 bench = Bench(variant=variant.name, device=device)
                 label = f"{variant.name} against itself, run {run + 1} of {settings.runs}"

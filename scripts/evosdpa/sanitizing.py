@@ -50,7 +50,6 @@ def sanitize_variant(variant: Variant, config: Config, device: str, build: Build
     record = Sanitize(variant=variant.name, device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts),
                       git=machine.git_state())
     program = machine.tool("compute-sanitizer")
-    gpu = machine.gpu_for(device)
     if build.status is not Status.OK:
         record.status, record.reason = Status.NOT_RUN, f"not built: {build.reason}"
     elif verify.status is Status.TIMEOUT:
@@ -59,10 +58,10 @@ def sanitize_variant(variant: Variant, config: Config, device: str, build: Build
         record.status, record.reason = Status.NOT_RUN, "compute-sanitizer was not found; it comes with the CUDA toolkit"
     else:
         record.tools = {"compute-sanitizer": machine.version(program)}
-        record.device_info = machine.describe(gpu)
         progress = Progress(f"{variant.name} sanitize", len(config.sanitize.tools))
         # At once: nothing is timed here, and each spends most of its seconds starting up.
-        with devices.hold(gpu, alone=False) as held:
+        with devices.hold(machine.gpus_for(device), alone=False) as held:
+            record.device_info = machine.describe(held.gpu)
             tools = config.sanitize.tools
             for result in devices.side_by_side(held, lambda tool: run_tool(program, tool, held, variant, config, library, build), tools, len(tools)):
                 record.results.append(result)

@@ -37,9 +37,8 @@ def verify_variant(variant: Variant, config: Config, device: str, build: Build, 
     if build.status is not Status.OK:
         record.status, record.reason = Status.NOT_RUN, f"not built: {build.reason}"
     else:
-        gpu = None if variant.on_cpu else machine.gpu_for(device)
-        record.device_info = machine.describe(gpu)
-        with devices.hold(gpu, alone=False) as held:
+        with devices.hold(None if variant.on_cpu else machine.gpus_for(device), alone=False) as held:
+            record.device_info = machine.describe(held.gpu)
             run_cases(record, held, config, build, library, fill_shared)
     record.ended = evidence.now()
     return record

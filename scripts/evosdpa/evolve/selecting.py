@@ -81,7 +81,7 @@ def measure(config: Config, device: str, names: list[str], libraries: dict[str, 
         record.status, record.reason = Status.NOT_RUN, "nobody to compare: " + (f"{names[0]} is alone" if names else "no child is right")
     else:
         loaded = {name: benchmarking.loadable(*libraries[name]) for name in names}
-        with devices.hold(None if on_cpu else machine.gpu_for(device)) as held:
+        with devices.hold(None if on_cpu else machine.gpus_for(device)) as held:
             benchmarking.measure(record, held, config, {**loaded, **floors}, list(floors), [ANCHOR], [problem], rows,
                                  f"finals of generation {generation}", modes=modes)
         record.anchors = [timing for timing in record.timings if timing.name not in names]
