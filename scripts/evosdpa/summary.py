@@ -287,7 +287,8 @@ class Summary(Search):
         lines += [f"- **Elite {place}:** {code(one['name'])}: {prose(one['times'])}; {stopped(prose(one['made']))}" for place, one in enumerate(view.elites[:MOST_NAMES], 1)]
         lines += [f"- **Generation {one['generation']}:** {one['mark'].text}: {stopped(prose(one['reason']) or 'no reason given')}"
                   for one in view.generations if not one["ok"]]
-        answers = (("Levers", f"{view.credit_answer}{f' {view.shared}' if view.levers else ''}"), ("Rules", view.rules_answer), ("Promises", view.promised_answer))
+        credit = f"{view.credit_answer} {view.shared}" if view.levers else view.credit_answer
+        answers = (("Levers", credit), ("Rules", view.rules_answer), ("Promises", view.promised_answer))
         lines += [f"- **{title}:** {prose(answer, 1200)}" for title, answer in answers]
         out = [f"{code(child['name'])} ({child['mark'].text}: {prose(child['why'], 120) or 'no reason given'})" for child in view.out]
         lines += [f"- **Dropped or not right:** {stopped(words.listed(out, MOST_NAMES))}"] if out else []
@@ -297,7 +298,8 @@ class Summary(Search):
                                   for one in view.levers[:MOST_ROWS]], (2, 3, 4))]
         if view.rules:
             lines += ["", *table(["rule", "children", *evolution.VERDICTS, "beyond its bound"],
-                                 [[code(one["rule"]), *(str(one[key]) for key in ("children", *evolution.VERDICTS, "beyond"))] for one in view.rules[:MOST_ROWS]],
+                                 [[code(one["rule"]), *(str(one[key]) for key in ("children", *evolution.VERDICTS, "beyond"))]
+                                  for one in view.rules[:MOST_ROWS]],
                                  tuple(range(1, 7)))]
         return lines
 

@@ -92,18 +92,19 @@ class Evolution:
         return (f"Its finals were timed in another way than now (changed since: {words.listed(changed)}): "
                 "its times and verdicts are of then.") if changed else ""
 
-    def goal_us(self, mode: str) -> float | None:
+    @property
+    def goal_us(self) -> float | None:
         """The goal's time where it is about this problem, device and mode, microseconds."""
         goal = self.document["goal"]
-        applies = (self.problem == goal.get("problem") and self.device == self.document["leading_device"] and mode in (goal.get("modes") or []))
+        applies = (self.problem == goal.get("problem") and self.device == self.document["leading_device"] and self.modes[0] in (goal.get("modes") or []))
         return words.finite(goal.get("time_us")) if applies else None
 
-    def far_goal(self, times: list[float], mode: str) -> str:
-        """That the goal is out of a picture of these times; empty where it is in it or does not apply."""
-        goal = self.goal_us(mode)
+    def goal_beside(self, times: list[float]) -> tuple[float | None, str]:
+        """The goal's time for a picture of these times, or, where it is too far off to be drawn, a sentence that says so."""
+        goal = self.goal_us
         if not goal or not times or min(times) / FAR <= goal <= max(times) * FAR:
-            return ""
-        return f"The goal, {goal:,.4g} µs, lies far {'below' if goal < min(times) else 'above'} the picture."
+            return goal, ""
+        return None, f"The goal, {goal:,.4g} µs, lies far {'below' if goal < min(times) else 'above'} the picture."
 
     # Its parts
 
@@ -112,15 +113,21 @@ class Evolution:
         """A line a generation: how it ended, its children counted, and the best time of any elite by mode."""
         lines = []
         for number, one in enumerate(_dicts(self.entry.get("generations"))):
-            here = [child for child in self.children if child["generation"] == one.get("generation", number)]
+            number = _count(one.get("generation"), number)
+            here = [child for child in self.children if child["generation"] == number]
             best = {mode: time for mode in self.modes if (time := words.finite((one.get("best") or {}).get(mode))) and time > 0}
             status = str(one.get("status") or "not_run")
             lines.append(dict(
-                generation=one.get("generation", number), mark=words.mark(status), ok=status == "ok", reason=str(one.get("reason") or ""), best=best,
+                generation=number, mark=words.mark(status), ok=status == "ok", reason=str(one.get("reason") or ""), best=best,
                 times=[words.number(best.get(mode)) for mode in self.modes], elites=[str(name) for name in one.get("elites") or []],
                 proposed=len(here), measured=sum(child["measured"] for child in here), right=sum(child["right"] for child in here),
                 dropped=sum(bool(child["dropped"]) for child in here), entered=sum(child["entered"] for child in here)))
         return lines
+
+    @property
+    def best_times(self) -> list[float]:
+        """The best times of all generations and modes, microseconds."""
+        return [time for one in self.generations for time in one["best"].values()]
 
     @cached_property
     def children(self) -> list[Entry]:
@@ -136,13 +143,18 @@ class Evolution:
         entered = bool(one.get("entered"))
         stands = ("elite" if name in elites else "entered" if entered else "right") if right else ""
         return dict(
-            generation=one.get("generation") or 0, name=name, parent=str(one.get("parent") or ""), other=str(one.get("other") or ""), operator=operator,
+            generation=_count(one.get("generation")), name=name, parent=str(one.get("parent") or ""), other=str(one.get("other") or ""), operator=operator,
             how=HOW.get(operator, operator), changes=[_change(change) for change in _dicts(one.get("changes"))], levers=len(_dicts(one.get("changes"))),
             rules=[str(rule) for rule in one.get("rules") or []], at_most=words.finite(one.get("at_most")), expected=words.finite(one.get("expected")),
             dropped=dropped, measured=bool(status) and not dropped, right=right, why=dropped or str(one.get("reason") or ""),
             mark=words.Mark("⊘", "dropped", "mute") if dropped else words.mark(status), times_us=times,
             times=[words.number(times.get(mode)) for mode in self.modes], ratios=ratios, compared=any(ratio.value for ratio in ratios),
             verdict=str(one.get("verdict") or ""), entered=entered, stands=stands, standing=STANDS.get(stands, ""))
+
+    @cached_property
+    def shown(self) -> list[Entry]:
+        """The children of the table, in the order of the generations: all, or those that matter most."""
+        return sorted(sorted(self.children, key=_importance)[:MOST_ROWS], key=self.children.index)
 
     @cached_property
     def elites(self) -> list[Entry]:
@@ -192,6 +204,8 @@ class Evolution:
             return "There is no elite" + (f": {reason}." if reason else ".")
         way = self.way
         root, leader = way[0], way[-1]
+        if not leader["parent"] and leader["operator"] != "start":
+            return f"{leader['name']} leads; how it was made is not on file."
         if not leader["parent"]:
             return self._start_leads(leader["name"])
         steps = [child for child in way if child["parent"]]
@@ -270,7 +284,7 @@ class Evolution:
     @cached_property
     def rules(self) -> list[Entry]:
         """The record of every rule that pointed at a child, counts only."""
-        return [dict(rule=str(one["rule"]), **{key: int(words.finite(one.get(key)) or 0) for key in ("children", *VERDICTS, "beyond")})
+        return [dict(rule=str(one["rule"]), **{key: _count(one.get(key)) for key in ("children", *VERDICTS, "beyond")})
                 for one in _dicts(self.entry.get("rules")) if one.get("rule")]
 
     @property
@@ -389,8 +403,8 @@ def gain(share: float | None, half: float | None = None) -> str:
     return f"{100 * share:+.{digits}f}{words.PERCENT}".replace("-", "−")
 
 
-def importance(child: Entry) -> tuple[int, float, str]:
-    """The order in which children are kept in a table that is too short: elites, those that were, right ones by time, then the newest."""
+def _importance(child: Entry) -> tuple[int, float, str]:
+    """Elites first, then those that were, right ones by time, then the newest of the others."""
     order = list(STANDS).index(child["stands"]) if child["stands"] else len(STANDS)
     return order, min(child["times_us"].values(), default=0.0) if child["right"] else -child["generation"], child["name"]
 
@@ -402,6 +416,11 @@ def children(count: int) -> str:
 
 def _dicts(found: Any) -> list[Entry]:
     return [one for one in found or [] if isinstance(one, dict)]
+
+
+def _count(found: Any, otherwise: int = 0) -> int:
+    number = words.finite(found)
+    return otherwise if number is None else int(number)
 
 
 def _change(change: Entry) -> str:
@@ -439,7 +458,7 @@ def _step(child: Entry) -> str:
 def _credit(one: Entry) -> Entry:
     ratio = Ratio.of("", one)
     return dict(source=str(one.get("source") or ""), lever=str(one.get("lever") or ""), before=str(one.get("before") or words.NOTHING),
-                after=str(one.get("after") or words.NOTHING), ratio=ratio, pairs=int(words.finite(one.get("pairs")) or 0), verdict=_verdict(ratio))
+                after=str(one.get("after") or words.NOTHING), ratio=ratio, pairs=_count(one.get("pairs")), verdict=_verdict(ratio))
 
 
 def _verdict(ratio: Ratio) -> str:

@@ -34,6 +34,11 @@ def drawn(view: Evolution) -> list[dict[str, Any]]:
     return sorted(found, key=lambda child: (order.index(child["stands"]), child["times_us"][mode]))[:MOST_POINTS]
 
 
+def drawn_times(view: Evolution) -> list[float]:
+    """Their times in the first mode, microseconds."""
+    return [child["times_us"][view.modes[0]] for child in drawn(view)]
+
+
 def lineage(view: Evolution) -> dict[str, Any] | None:
     """A point a right child, generation over time (log), with a line to its parent; elites carry their place. None without a time."""
     mode, places = view.modes[0], {one["name"]: place for place, one in enumerate(view.elites, 1)}
@@ -41,8 +46,8 @@ def lineage(view: Evolution) -> dict[str, Any] | None:
     if not children:
         return None
     across = _across(children)
-    times = [child["times_us"][mode] for child in children]
-    goal = None if view.far_goal(times, mode) else view.goal_us(mode)
+    times = drawn_times(view)
+    goal, _ = view.goal_beside(times)
     times += [goal] if goal else []
     spots = {child["name"]: (across[child["name"]], _short(child["times_us"][mode])) for child in children}
     values = []
@@ -73,10 +78,9 @@ def best(view: Evolution) -> dict[str, Any] | None:
               for one in view.generations for mode in view.modes if mode in one["best"]]
     if not values:
         return None
-    times = [one["y"] for one in values]
-    goal = next((time for mode in view.modes if (time := view.goal_us(mode)) and not view.far_goal(times, mode)), None)
+    goal, _ = view.goal_beside(view.best_times)
     modes = [mode for mode in view.modes if any(one["mode"] == mode for one in values)]
-    x, y = _generations(view), _times(times + ([goal] if goal else []), "")
+    x, y = _generations(view), _times(view.best_times + ([goal] if goal else []), "")
     layers = _goal(goal, y)
     looks = [modes, [MODE_SHAPES[place % 4] for place in range(len(modes))], [MODE_DASHES[place % 4] for place in range(len(modes))]]
     layers.append(alt.Chart().mark_line(strokeWidth=2, color="var(--variant)").encode(
@@ -93,10 +97,11 @@ def best(view: Evolution) -> dict[str, Any] | None:
 
 
 def credit(view: Evolution) -> dict[str, Any] | None:
-    """Time over the parent's where a lever was changed, with its interval. None where no lever was."""
+    """Time over the parent's where a lever was changed, with its interval; of many levers those furthest from 1. None where no lever was."""
     sources = {one["source"] for one in view.levers}
     values = []
-    for place, one in enumerate(view.levers[:charts.MOST_RUNGS]):
+    shown = sorted(view.levers, key=lambda one: -abs(math.log(one["ratio"].value)))[:charts.MOST_RUNGS]
+    for place, one in enumerate(one for one in view.levers if one in shown):
         ratio = one["ratio"]
         label = one["lever"] + (f" of {one['source']}" if len(sources) > 1 else "") + f" · {words.plural(one['pairs'], 'pair')}"
         values.append(dict(place=place, kind="variant", ranked=ratio.low is not None, time=_short(ratio.value), low=ratio.low and _short(ratio.low),
@@ -113,8 +118,8 @@ def promised(view: Evolution) -> dict[str, Any] | None:
         if ratio.value:
             low, high = (None, None) if ratio.low is None or ratio.high is None else (100 * (1 - ratio.high), 100 * (1 - ratio.low))
             share = dict(gained=1 - ratio.value, allowed=one["at_most"], hoped=one["expected"])
-            values.append(dict({key: None if value is None else _short(100 * value) for key, value in share.items()}, low=low and _short(low), high=high and _short(high),
-                               label=one["name"], value=one["verdict"], measured=ratio.gained, at_most=one["allowed"], expected=one["hoped"]))
+            values.append(dict({key: None if value is None else _short(100 * value) for key, value in share.items()},
+                               low=None if low is None else _short(low), high=None if high is None else _short(high), label=one["name"], value=one["verdict"], measured=ratio.gained, at_most=one["allowed"], expected=one["hoped"]))
     if len(values) < LEAST_PROMISES:
         return None
     values = [{"place": place, **one} for place, one in enumerate(values[-charts.MOST_RUNGS:])]
@@ -167,7 +172,8 @@ def _generations(view: Evolution, field: str = "x") -> alt.X:
     last = max(one["generation"] for one in view.generations)
     step = max(1, math.ceil(last / 12))
     return alt.X(f"{field}:Q", scale=alt.Scale(domain=[-0.5, last + 0.5], nice=False, zero=False),
-                 axis=alt.Axis(title="generation", values=list(range(0, last + 1, step)), grid=False, labelExpr="datum.value == 0 ? 'start' : format(datum.value, 'd')"))
+                 axis=alt.Axis(title="generation", values=list(range(0, last + 1, step)), grid=False,
+                               labelExpr="datum.value == 0 ? 'start' : format(datum.value, 'd')"))
 
 
 def _times(times: list[float], mode: str, field: str = "y") -> alt.Y:

@@ -213,17 +213,17 @@ def evolutions(document: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for view in evolution.of(document):
         name = facts.slug("evolution", "on", view.device)
-        shown = sorted(view.children, key=evolution.importance)[:evolution.MOST_ROWS]
         pictures = (("lineage", "Who came from whom, and how fast is each?", view.lineage_answer, evolution_charts.lineage(view)),
                     ("best", "Did it get faster?", view.best_answer, evolution_charts.best(view)),
                     ("credit", "Which levers paid?", view.credit_answer, evolution_charts.credit(view)),
                     ("rules", "Were the rules right?", view.rules_answer, None),
                     ("promised", "Did children keep what was promised?", view.promised_answer, evolution_charts.promised(view)))
-        drawn, mode = evolution_charts.drawn(view), view.modes[0]
+        times = evolution_charts.drawn_times(view)
         found.append(dict(
             {part: figure(f"{name}-{part}", question, answer, spec) for part, question, answer, spec in pictures}, id=name, view=view,
-            shown=sorted(shown, key=view.children.index), most_changes=evolution.MOST_CHANGES, undrawn=sum(child["right"] for child in view.children) - len(drawn),
-            far=view.far_goal([child["times_us"][mode] for child in drawn], mode), silent=view.silent))
+            most_changes=evolution.MOST_CHANGES, undrawn=sum(child["right"] for child in view.children) - len(times),
+            far=view.goal_beside(times)[1], best_far=view.goal_beside(view.best_times)[1], most_levers=charts.MOST_RUNGS, most=evolution.MOST_ROWS,
+            silent=view.silent))
     return found
 
 
