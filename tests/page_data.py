@@ -267,5 +267,113 @@ def bare() -> dict[str, Any]:
                 repeatability=[dict(device=H200, variant="v1", counts=[{}], tries=[{}, dict(ratio=1.01)], spread=[{}]), {}], planted=2)
 
 
+# Evolutions
+
+def compared(ratio: float, half: float = 0.01, how: str = "within") -> Row:
+    """A planted time over the parent's, with the half-width of its interval."""
+    low, high = ratio - half, ratio + half
+    verdict = "faster" if high < 0.995 else "slower" if low > 1.005 else "same" if low >= 0.995 and high <= 1.005 else "undecided"
+    return dict(ratio=ratio, low=low, high=high, verdict=verdict, how=how)
+
+
+def child(name: str, generation: int = 1, parent: str | None = "v4_planted", *, time_us: float | None = 5.0, ratio: float | None = 0.95, half: float = 0.01,
+          how: str = "within", operator: str = "guided", status: str = "ok", dropped: str = "", modes: tuple[str, ...] = ("warm", "stream"), **more: Any) -> Row:
+    """One planted child, as right and as fast as told; its second mode is a tenth slower, with the same ratio."""
+    against = {mode: compared(ratio, half, how) for mode in modes} if parent and ratio is not None and status == "ok" and not dropped else {}
+    verdicts = {one["verdict"] for one in against.values()}
+    changes = [dict(lever="BLOCK_Q", before="64", after="128"), dict(lever="STAGES", before="2", after="3")] if parent else []
+    made = dict(
+        generation=generation, name=name, parent=parent, other=None, operator=operator if parent else "start", changes=changes, rules=["stall_barrier"] if parent else [],
+        at_most=0.1 if parent else None, expected=None, dropped=dropped, status="" if dropped else status, reason="" if status == "ok" else f"planted {status}",
+        times_us={mode: time_us * (1 + 0.1 * place) for place, mode in enumerate(modes)} if time_us and status == "ok" and not dropped else {}, against=against,
+        entered=False, verdict=verdicts.pop() if len(verdicts) == 1 else "")
+    return {**made, **more}
+
+
+def lever(name: str, ratio: float, half: float | None = 0.01, pairs: int = 4, before: str = "", after: str = "") -> Row:
+    """Planted credit of a lever."""
+    return dict(source="v4_planted", lever=name, before=before, after=after, ratio=ratio, low=None if half is None else ratio - half,
+                high=None if half is None else ratio + half, pairs=pairs)
+
+
+def evolution(*children: Row, elites: tuple[str, ...] = ("v4_planted",), device: str = H200, origin: str = "recorded", problem: str = GOAL,
+              modes: tuple[str, ...] = ("warm", "stream"), reasons: dict[int, tuple[str, str]] | None = None, **more: Any) -> Row:
+    """A planted evolution of these children; `reasons` names generations that did not end well, with status and reason."""
+    known = {one["name"]: one["times_us"] for one in children}
+    generations, best = [], {}
+    for number in range(1 + max((one["generation"] for one in children), default=0)):
+        for one in children:
+            if one["generation"] == number and one["status"] == "ok" and (one["entered"] or one["name"] in elites):
+                best = {mode: min(time, best.get(mode, time)) for mode, time in one["times_us"].items()}
+        status, reason = (reasons or {}).get(number, ("ok", ""))
+        generations.append(dict(generation=number, status=status, reason=reason, elites=list(elites), times_us={}, best=dict(best)))
+    made = dict(device=device, origin=origin, problem=problem, modes=list(modes), elites=list(elites), times_us={name: known.get(name, {}) for name in elites},
+                measured_s=321.0, changed=[], finals=dict(ended=PLANTED, device={}, git={}), generations=generations, children=list(children), levers=[], changes=[],
+                rules=[])
+    return {**made, **more}
+
+
+START = child("v4_planted", 0, None, time_us=6.0, entered=True)
+
+
+def evolved(**more: Any) -> dict[str, Any]:
+    """Three planted generations on the H200, with everything that can happen to a child, and an older evolution on a CPU."""
+    first = child("v4_planted@BLOCK_Q=128,STAGES=3", 1, time_us=5.5, ratio=0.917, entered=True, at_most=0.05)
+    second = child("v4_planted@BLOCK_Q=32,STAGES=3", 2, first["name"], time_us=4.9, ratio=0.89, entered=True, operator="crossover", other="v4_planted", expected=0.95)
+    children = (
+        START, first,
+        child("v4_planted@BLOCK_KV=32,STAGES=3", 1, time_us=6.6, ratio=1.1, operator="explore", rules=[], at_most=None),
+        child("v4_planted@BLOCK_KV=128,STAGES=4", 1, status="failed", reason=f"4 of 300 cases wrong {HOSTILE}"),
+        second,
+        child("v4_planted@BLOCK_Q=32,NUM_WARPS=8", 2, time_us=6.02, ratio=1.003, half=0.02, how="between", expected=0.97),
+        child("v4_planted@BLOCK_Q=256,STAGES=4", 2, dropped=f"spills 512 bytes of registers {HOSTILE}"),
+        child("v4_planted_g3_1", 3, second["name"], time_us=4.91, ratio=1.001, half=0.003, operator="generator", changes=[], rules=["cold_inputs"], at_most=0.02,
+              prompt="prompt-1.md"),
+        child("v4_planted@BLOCK_Q=32,STAGES=1", 3, second["name"], time_us=5.3, ratio=1.08, rules=["cold_inputs"], expected=1.02))
+    gpu = evolution(
+        *children, elites=(second["name"], first["name"], "v4_planted"), reasons={3: ("unstable", "finals: 3 processes rejected: SM clock off")},
+        levers=[lever("BLOCK_Q", 0.93, 0.03), lever("STAGES", 1.01, 0.05, 6), lever("BLOCK_KV", 1.1, None, 1), lever("NUM_WARPS", 1.2, 0.1, 2)],
+        changes=[lever("BLOCK_Q", 0.9, 0.02, 2, "64", "32"), lever("STAGES", 1.1, None, 1, "2", "4")],
+        rules=[dict(rule="cold_inputs", children=2, faster=0, slower=1, same=1, undecided=0, beyond=0),
+               dict(rule="stall_barrier", children=3, faster=2, slower=0, same=0, undecided=1, beyond=1)])
+    begun = child("v0_reference", 0, None, time_us=36590.2, modes=("warm",), entered=True)
+    slow = child("v0_reference@LANES=8", 1, "v0_reference", time_us=40_000.0, ratio=1.1, modes=("warm",), rules=[], at_most=None)
+    cpu = evolution(begun, slow, elites=("v0_reference",), device="cpu", origin="measured", modes=("warm",), changed=["protocol"])
+    return {**realistic(), "evolution": [cpu, gpu], **more}
+
+
+def regressed() -> dict[str, Any]:
+    """A planted evolution whose children are all slower."""
+    return on_h200(evolution=[evolution(START, *(child(f"v4_planted@STAGES={number}", 1 + number // 2, time_us=6.3 + number / 10, ratio=1.05 + number / 60)
+                                                 for number in range(6)), levers=[lever("STAGES", 1.08, 0.03, 6)])])
+
+
+def long_evolution(count: int = 200) -> dict[str, Any]:
+    """A planted evolution of so many children, eight a generation, every fifth dropped and every seventh wrong, in the longest names."""
+    parent, children = START["name"], [START]
+    for number in range(count):
+        name = f"v4_planted@BLOCK_KV={32 * (1 + number % 4)},BLOCK_Q={16 * (1 + number % 9)},NUM_WARPS={number % 8},STAGES={number}"
+        bad = dict(dropped=f"spills {number} bytes of registers") if number % 5 == 4 else dict(status="failed") if number % 7 == 6 else {}
+        entered = not bad and number % 10 == 0
+        children.append(child(name, 1 + number // 8, parent, time_us=6 - number / 150, ratio=0.99 + number % 3 / 100, expected=0.98 if number % 2 else None,
+                              entered=entered, **bad))
+        parent = name if entered else parent
+    return on_h200(evolution=[evolution(
+        *children, elites=(parent, START["name"]), levers=[lever(f"LEVER_{number}", 0.9 + number / 100, 0.02, number) for number in range(30)],
+        changes=[lever(f"LEVER_{number % 30}", 0.9 + number / 700, 0.02, 2, str(number), str(number + 1)) for number in range(120)])])
+
+
+EVOLUTIONS = dict(
+    evolved=evolved, regressed=regressed, long_evolution=long_evolution,
+    only_the_start=lambda: on_h200(evolution=[evolution(START)]),
+    nothing_right=lambda: on_h200(evolution=[evolution(START, child("v4_planted@STAGES=1", status="failed"), child("v4_planted@STAGES=4", status="timeout"))]),
+    no_start=lambda: on_h200(evolution=[evolution(child("v4_planted", 0, None, status="failed"), elites=(), reasons={
+        0: ("failed", "no variant to begin with is right and timed: v4_planted: failed, planted")})]),
+    bare_evolution=lambda: on_h200(evolution=[
+        dict(generations=[{}]), {}, dict(device=H200, generations=[dict(generation=0)], elites=["v9"], children=[{}, dict(name="v9", operator="start", status="ok")],
+                                         levers=[{}, dict(ratio=1.0)], changes=[{}], rules=[{}])]))
+"""Documents with an evolution on which the page and the summary must stand."""
+
+
 EXTREMES = dict(empty=empty, nothing_at_all=dict, everything_failed=everything_failed, one_variant=one_variant, only_stale=only_stale, many=many, bare=bare)
 """Documents on which the page must stand."""

@@ -12,7 +12,7 @@ from evosdpa import evidence, insights, next_actions
 from evosdpa.candidates import ELITES, TIMED, Candidate, Search
 from evosdpa.insight_rules import MATRIX_OPCODES
 from evosdpa.next_actions import MOST_NAMES, SNAKEMAKE
-from evosdpa.page import facts, ladders, render, words
+from evosdpa.page import evolution, facts, ladders, render, words
 from evosdpa.peaks import FMA_FLOPS, MATRIX_FLOPS
 from evosdpa.variant_evidence import CLOCK
 from evosdpa.writeup_words import amount, code, gain, prose, reading, sentence, stopped, table, threshold
@@ -42,7 +42,7 @@ class Summary(Search):
     def text(self) -> str:
         """The whole file."""
         problem = str(self.goal.get("problem") or "no problem")
-        sections = [self._head(problem), self._goal(), self._overview(), self._cards(), self._state(), self._gap(), self._next()]
+        sections = [self._head(problem), self._goal(), self._overview(), self._cards(), self._state(), self._evolution(), self._gap(), self._next()]
         return "\n".join(line for section in sections if section for line in (*section, "")).rstrip("\n") + "\n"
 
     # Goal
@@ -232,6 +232,8 @@ class Summary(Search):
             view = ladders.ladder(self.document, self.device, self.goal.get("problem"), mode)
             lines.append(f"- **{mode.capitalize()}:** {prose(view.answer, 1200)}{self._rival(view)}")
         lines += [f"- **Stale:** {stopped(self._stale())}"] if self._stale() else []
+        lines += [f"- **Evolution on {prose(view.device_words)}{' (stale)' if view.stale else ''}:** {prose(view.best_answer, 1200)}"
+                  for view in evolution.of(self.document)]
         broken = [one for one in self.candidates if one.broken]
         lines += [f"- **{one.status.capitalize()}:** {code(one.name)}: {stopped(prose(one.view['reason']) or 'no reason given')}"
                   for one in broken[:MOST_NAMES]]
@@ -269,6 +271,37 @@ class Summary(Search):
         rivals = sorted({str(row.get("changed") or "unknown") for row in self.document["rows"]
                          if row.get("kind") in ("rival", "floor") and row.get("stale") and row.get("device") == self.device})
         return "; ".join(found + [f"rivals and floors (changed since: {prose(changed)})" for changed in rivals])
+
+    # Evolution
+
+    def _evolution(self) -> list[str]:
+        views = evolution.of(self.document)
+        lines = [line for view in views for line in (*self._evolved(view), "")]
+        return ["## Evolution", "", *lines[:-1]] if views else []
+
+    def _evolved(self, view: evolution.Evolution) -> list[str]:
+        """One device's evolution: what it found, what it teaches, what was dropped."""
+        lines = [f"**{sentence(prose(view.badge[1]))}**{f' On {code(view.problem)}.' if view.problem else ''} "
+                 f"{prose(view.lineage_answer, 1200)} {prose(view.best_answer, 1200)}", ""]
+        lines += [f"- **Stale:** {prose(view.stale)}"] if view.stale else []
+        lines += [f"- **Elite {place}:** {code(one['name'])}: {prose(one['times'])}; {stopped(prose(one['made']))}" for place, one in enumerate(view.elites[:MOST_NAMES], 1)]
+        lines += [f"- **Generation {one['generation']}:** {one['mark'].text}: {stopped(prose(one['reason']) or 'no reason given')}"
+                  for one in view.generations if not one["ok"]]
+        credit = f"{view.credit_answer} {view.shared}" if view.levers else view.credit_answer
+        answers = (("Levers", credit), ("Rules", view.rules_answer), ("Promises", view.promised_answer))
+        lines += [f"- **{title}:** {prose(answer, 1200)}" for title, answer in answers]
+        out = [f"{code(child['name'])} ({child['mark'].text}: {prose(child['why'], 120) or 'no reason given'})" for child in view.out]
+        lines += [f"- **Dropped or not right:** {stopped(words.listed(out, MOST_NAMES))}"] if out else []
+        if view.levers:
+            lines += ["", *table(["lever", "source", "time over the parent's", "95 % interval", "pairs", "verdict"],
+                                 [[prose(one["lever"]), code(one["source"]), one["ratio"].text, one["ratio"].interval or "none", str(one["pairs"]), one["verdict"]]
+                                  for one in view.levers[:MOST_ROWS]], (2, 3, 4))]
+        if view.rules:
+            lines += ["", *table(["rule", "children", *evolution.VERDICTS, "beyond its bound"],
+                                 [[code(one["rule"]), *(str(one[key]) for key in ("children", *evolution.VERDICTS, "beyond"))]
+                                  for one in view.rules[:MOST_ROWS]],
+                                 tuple(range(1, 7)))]
+        return lines
 
     # Gap analysis
 

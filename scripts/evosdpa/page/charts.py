@@ -117,14 +117,19 @@ def _marker(at: float, text: str, share: float, colour: str) -> list[alt.Chart]:
     ]
 
 
-def _finish(layers: list[alt.Chart], values: list[dict[str, Any]], step: int = STEP) -> dict[str, Any]:
+def finish(layers: list[alt.Chart], values: list[dict[str, Any]], height: int, top: int = 8) -> dict[str, Any]:
+    """Layers as one specification of this height, pixels, with `top` pixels of air above it; `values` is the whole picture's data."""
     chart = alt.layer(*layers, data=alt.InlineData(values=values)).properties(
-        width="container", height=step * len(values), padding={"left": 10, "right": 10, "top": 8, "bottom": 4})
+        width="container", height=height, padding={"left": 10, "right": 10, "top": top, "bottom": 4})
     with alt.data_transformers.enable(consolidate_datasets=False):
         spec = chart.configure(**CONFIG).to_dict()
     for key in ("$schema", "name"):
         spec.pop(key, None)
     return spec
+
+
+def _finish(layers: list[alt.Chart], values: list[dict[str, Any]], step: int = STEP) -> dict[str, Any]:
+    return finish(layers, values, step * len(values))
 
 
 def ladder(view: Ladder, limits: tuple[float, float] | None = None) -> dict[str, Any]:
@@ -167,12 +172,17 @@ def zoom(entries: list[Entry], band: float) -> dict[str, Any]:
         ends = words.interval(ratio, low, high)
         values.append(dict(place=place, kind=entry.kind, ranked=True, time=ratio, low=low, high=high, label=f"{entry.name} · {entry.kind}",
                            value=f"{words.versus_rival(row)} {row.get('verdict') or ''}".strip(), name=entry.name, interval=ends or "none", status="ok", why=""))
+    return ratios(values, band, "time over the best rival’s (left of 1 is faster)", "var(--rival)")
+
+
+def ratios(values: list[dict[str, Any]], band: float, title: str, tone: str) -> dict[str, Any]:
+    """Rungs (`time` is a ratio) on a linear axis, and the band around 1 within which two times are the same."""
     numbers = [one[key] for one in values for key in ("time", "low", "high") if one[key]] + [1 - band, 1 + band]
     air = 0.06 * (max(numbers) - min(numbers))
     scale = alt.Scale(domain=[min(numbers) - air, max(numbers) + air], nice=False, zero=False)
-    axis = alt.Axis(title="time over the best rival’s (left of 1 is faster)", tickCount=6, format=",~r")
+    axis = alt.Axis(title=title, tickCount=6, format=",~r")
     same = alt.InlineData(values=[{"from": 1 - band, "to": 1 + band}])
-    layers = [alt.Chart(same).mark_rect(color="var(--rival)", opacity=0.25).encode(x=alt.X("from:Q", scale=scale, axis=axis), x2="to:Q")]
+    layers = [alt.Chart(same).mark_rect(color=tone, opacity=0.25).encode(x=alt.X("from:Q", scale=scale, axis=axis), x2="to:Q")]
     return _finish(layers + _layers(_coloured(values), scale, axis), values)
 
 

@@ -15,7 +15,7 @@ import vl_convert
 from markupsafe import Markup, escape
 
 from evosdpa import evidence, stats
-from evosdpa.page import analysis, analysis_charts, charts, facts, gate, ladders, words
+from evosdpa.page import analysis, analysis_charts, charts, evolution, evolution_charts, facts, gate, ladders, words
 
 FOLDER = Path(__file__).parent
 VEGA_LITE = "6.4"
@@ -30,7 +30,7 @@ UNPACK = """window.libraryReady = (async () => {
 
 EMPTY: dict[str, Any] = dict(
     goal={}, this_device=None, leading_device="", devices=[], problems=[], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
-    protocol={}, selftests=[], repeatability=[], repeatability_wanted=[], planted=0)
+    protocol={}, selftests=[], repeatability=[], repeatability_wanted=[], planted=0, evolution=[])
 """What a gap document without some part stands for."""
 
 
@@ -208,6 +208,25 @@ def analyses(document: dict[str, Any]) -> dict[str, Any]:
                 pipes_nothing="" if pipes else where.nothing or analysis.no_profile(where))
 
 
+def evolutions(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every evolution with its pictures."""
+    found = []
+    for view in evolution.of(document):
+        name = facts.slug("evolution", "on", view.device)
+        pictures = (("lineage", "Who came from whom, and how fast is each?", view.lineage_answer, evolution_charts.lineage(view)),
+                    ("best", "Did it get faster?", view.best_answer, evolution_charts.best(view)),
+                    ("credit", "Which levers paid?", view.credit_answer, evolution_charts.credit(view)),
+                    ("rules", "Were the rules right?", view.rules_answer, None),
+                    ("promised", "Did children keep what was promised?", view.promised_answer, evolution_charts.promised(view)))
+        times = evolution_charts.drawn_times(view)
+        found.append(dict(
+            {part: figure(f"{name}-{part}", question, answer, spec) for part, question, answer, spec in pictures}, id=name, view=view,
+            most_changes=evolution.MOST_CHANGES, undrawn=sum(child["right"] for child in view.children) - len(times),
+            far=view.goal_beside(times)[1], best_far=view.goal_beside(view.best_times)[1], most_levers=charts.MOST_RUNGS, most=evolution.MOST_ROWS,
+            silent=view.silent))
+    return found
+
+
 def _bars(choices: dict[str, dict[str, Any]], title: str, limit: float | None = None) -> dict[str, Any] | None:
     """The first choice's picture; None when it has no bars."""
     values = next(iter(choices.values()))["bars"]
@@ -270,7 +289,7 @@ def page(document: dict[str, Any], cache: Path) -> str:
     return environment.get_template("report.html.jinja").render(
         css=Markup((FOLDER / "style.css").read_text()), embed=Markup((FOLDER / "embed.js").read_text()), bundle=Markup(bundle(cache)),
         head=headline(document), devices=facts.devices(document), modes=[str(mode) for mode in document["goal"].get("modes") or ["warm"]],
-        figures=figures, analysis=analyses(document), other_problems=other_problems(document), matrices=facts.matrices(document),
+        figures=figures, analysis=analyses(document), evolution=evolutions(document), other_problems=other_problems(document), matrices=facts.matrices(document),
         correctness_answer=facts.correctness_answer(document), failed=facts.failures(document, "failed")[:facts.MOST_LINES],
         refused=facts.failures(document, "unsupported")[:facts.MOST_LINES], variants=shown, variants_left_out=hidden,
         gates=gates, checks=gate.legend(gates), itself=itself[:facts.MOST_LINES], itself_answer=gate.itself_answer(document, itself),
