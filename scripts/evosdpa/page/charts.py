@@ -117,14 +117,19 @@ def _marker(at: float, text: str, share: float, colour: str) -> list[alt.Chart]:
     ]
 
 
-def _finish(layers: list[alt.Chart], values: list[dict[str, Any]], step: int = STEP) -> dict[str, Any]:
+def finish(layers: list[alt.Chart], values: list[dict[str, Any]], height: int, top: int = 8) -> dict[str, Any]:
+    """Layers as one specification of this height, pixels, with `top` pixels of air above it; `values` is the whole picture's data."""
     chart = alt.layer(*layers, data=alt.InlineData(values=values)).properties(
-        width="container", height=step * len(values), padding={"left": 10, "right": 10, "top": 8, "bottom": 4})
+        width="container", height=height, padding={"left": 10, "right": 10, "top": top, "bottom": 4})
     with alt.data_transformers.enable(consolidate_datasets=False):
         spec = chart.configure(**CONFIG).to_dict()
     for key in ("$schema", "name"):
         spec.pop(key, None)
     return spec
+
+
+def _finish(layers: list[alt.Chart], values: list[dict[str, Any]], step: int = STEP) -> dict[str, Any]:
+    return finish(layers, values, step * len(values))
 
 
 def ladder(view: Ladder, limits: tuple[float, float] | None = None) -> dict[str, Any]:
