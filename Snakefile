@@ -7,6 +7,7 @@
 #   snakemake --cores 1 record                 copy this machine's evidence to results/recorded/
 #   snakemake --cores 1 check                  exit 1 unless every variant that config.yaml requires is ok, and the gate too
 #   snakemake --cores 1 selftest               the gate against planted wrong kernels; exit 1 when it misses one
+#   snakemake --report out.html                Snakemake's own report with the page in it (out.zip keeps the files apart)
 #
 # Data flows one way: config.yaml and kernels/ -> build -> evidence (one JSON file a step) -> gap -> page and summary.
 
@@ -31,6 +32,7 @@ configfile: "config.yaml"
 
 
 requested = list(given.targets or [])
+every_core = given.cores or 1  # none where Snakemake only looks, as for --report
 plan = planning.Plan(config, requested)
 
 wildcard_constraints:
@@ -165,7 +167,7 @@ rule bench:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/bench.log",
-    threads: workflow.cores or 1
+    threads: every_core
     resources:
         gpu=1,
     shell:
@@ -188,7 +190,7 @@ rule profile:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/profile.log",
-    threads: workflow.cores or 1
+    threads: every_core
     resources:
         gpu=1,
     shell:
@@ -212,7 +214,7 @@ rule rival:
         device=plan.device_identity,
     log:
         "results/logs/{device}/rivals/{rival}.log",
-    threads: workflow.cores or 1
+    threads: every_core
     resources:
         gpu=1,
     shell:
@@ -257,7 +259,7 @@ rule planted:
         device=plan.device_identity,
     log:
         "results/logs/{device}/selftest/selftest.log",
-    threads: workflow.cores or 1
+    threads: every_core
     resources:
         gpu=1,
     shell:
@@ -280,7 +282,7 @@ rule repeatability:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/repeatability.log",
-    threads: workflow.cores or 1
+    threads: every_core
     resources:
         gpu=1,
     shell:
@@ -291,7 +293,8 @@ rule repeatability:
 
 
 # ---- From evidence to the page ---------------------------------------------------------------------------------------
-# All evidence of this machine, recorded evidence of others, and the sources as they are now, which decide what is stale.
+# All evidence of this machine, recorded evidence of others, and the sources as they are now, which decide what is stale. What is marked
+# with report() goes into Snakemake's own report.
 
 rule gap:
     input:
@@ -299,7 +302,7 @@ rule gap:
         recorded=plan.recorded(),
         sources=plan.all_sources(),
     output:
-        table="results/gap.csv",
+        table=report("results/gap.csv", category="Times", caption="scripts/captions/table.rst"),
         json="results/gap.json",
     params:
         code=plan.code("build_gap"),
@@ -316,7 +319,7 @@ rule report:
     input:
         gap="results/gap.json",
     output:
-        "results/report.html",
+        report("results/report.html", category="Page", caption="scripts/captions/page.rst"),
     params:
         code=plan.code("build_report"),
     log:
@@ -331,7 +334,7 @@ rule writeup:
     input:
         gap="results/gap.json",
     output:
-        "results/summary.md",
+        report("results/summary.md", category="Summary", caption="scripts/captions/summary.rst"),
     params:
         code=plan.code("build_summary"),
     log:

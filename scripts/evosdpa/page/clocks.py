@@ -72,7 +72,7 @@ def spread(document: dict[str, Any], mode: str) -> Spread:
     entry = next((one for one in document["devices"] if one.get("slug") == device), {"slug": device})
     subjects = []
     for one in document["processes"]:
-        processes = tuple(dict(process, accepted=bool(process.get("accepted"))) for process in one.get("processes") or []
+        processes = tuple(dict(process, process=process.get("process", "?"), accepted=bool(process.get("accepted"))) for process in one.get("processes") or []
                           if process.get("mode") == mode and all((words.finite(process.get(name)) or 0) > 0 for name in ("median_us", "sm_mhz")))
         if one.get("device") == device and processes:
             name = str(one.get("variant") or "") + (" (stale)" if one.get("stale") else "")

@@ -109,7 +109,7 @@ def answer(view: History) -> str:
     newest = max(again, key=lambda track: (track.last.when, track.name))
     text = f"{newest.name}, recorded again on {words.date(newest.last.when)}, {_step(newest.points[-2], newest.last)}"
     if len(view.tracks) > 1:
-        text += f" ({len(again)} of {len(view.tracks)} variants {'has' if len(again) == 1 else 'have'} more than one version)"
+        text += f"; {len(again)} of {len(view.tracks)} variants {'has' if len(again) == 1 else 'have'} more than one version"
     return text + "."
 
 
@@ -118,8 +118,7 @@ def _step(earlier: Point, now: Point) -> str:
     if not (earlier.right and now.right):
         return f"is {_state(now)}, and was {_state(earlier)}"
     change = words.finite(now.time.get("ratio"))
-    text = f"takes {words.time_us(now.time)} µs after {words.time_us(earlier.time)} µs, {_percent(change)}, {_joint(now)} {cause(now)}"
-    return text
+    return f"takes {words.time_us(now.time)} µs after {words.time_us(earlier.time)} µs, {_percent(change)}, {_joint(now)} {cause(now)}"
 
 
 def _joint(now: Point) -> str:
