@@ -11,15 +11,15 @@ from evosdpa.page.clocks import BAND, Spread, Subject
 
 LANE = 92
 """Pixels of a variant's lane."""
-HALF = 0.42
-"""Of a lane, from its middle to the furthest point: the rest is for the name."""
+MIDDLE, HALF = 0.56, 0.42
+"""Of a lane: where the variant's time lies, and from there to the furthest point; the rest is for the name."""
 CLOCK_AIR = 0.02
 """The axis reaches this share beyond the clocks: a process that is further off is rejected (steadiness.py)."""
 
 
 def _values(lane: int, subject: Subject, reach: float) -> list[dict[str, Any]]:
     """Points of a lane; shape and colour tell what was rejected."""
-    return [dict(place=round(lane + 0.56 - HALF * subject.off(one) / reach, 4), mhz=one["sm_mhz"], verdict="accepted" if one["accepted"] else "rejected",
+    return [dict(place=round(lane + MIDDLE - HALF * subject.off(one) / reach, 4), mhz=one["sm_mhz"], verdict="accepted" if one["accepted"] else "rejected",
                  tone="var(--variant)" if one["accepted"] else "var(--bad)", name=subject.name, process=str(one.get("process")),
                  time=f"{words.number(one['median_us'], one['median_us'] / 1000)} µs", off=f"{100 * subject.off(one):+.2f} %",
                  clock=f"{one['sm_mhz']:,.0f} MHz", why=words.clip(one.get("reason"), 160))
@@ -34,25 +34,28 @@ def lanes(view: Spread) -> dict[str, Any]:
     scale = alt.Scale(domain=[min(clocks) * (1 - CLOCK_AIR), max(clocks) * (1 + CLOCK_AIR)], nice=False, zero=False)
     axis = alt.Axis(title="SM clock while it ran, MHz", tickCount=5, format=",~r")
     heights = alt.Scale(domain=[0, len(view.subjects)], reverse=True, nice=False, zero=False)
-    y = alt.Y("place:Q", scale=heights, axis=None)
+
+    def height(field: str) -> alt.Y:
+        return alt.Y(f"{field}:Q", scale=heights, axis=None)
+
     half = HALF * BAND / reach
-    grounds = alt.InlineData(values=[{"from": lane + 0.56 - half, "to": lane + 0.56 + half, "middle": lane + 0.56} for lane in range(len(view.subjects))])
-    names = alt.InlineData(values=[{"top": lane + 0.1, "name": subject.name, "spread": f"{words.percent(subject.reach)} apart", "place": lane + 0.56 - HALF,
-                                    "ends": f"±{100 * reach:.2g} %"} for lane, subject in enumerate(view.subjects)])
+    grounds = alt.InlineData(values=[{"from": lane + MIDDLE - half, "to": lane + MIDDLE + half, "middle": lane + MIDDLE} for lane in range(len(view.subjects))])
+    names = alt.InlineData(values=[{"top": lane + 0.1, "name": subject.name, "spread": f"{words.percent(subject.reach)} apart"}
+                                   for lane, subject in enumerate(view.subjects)])
 
     def raw(channel: Any, name: str) -> Any:
         return channel(f"{name}:N", scale=None, legend=None)
 
-    top = alt.Y("top:Q", scale=heights, axis=None)
     layers = [
-        alt.Chart(grounds).mark_rect(color="var(--good)", opacity=0.14).encode(x=alt.value(0), x2=alt.value("width"), y=alt.Y("from:Q", scale=heights, axis=None), y2="to:Q"),
-        alt.Chart(grounds).mark_rule(color="var(--line)", strokeDash=[1, 3]).encode(x=alt.value(0), x2=alt.value("width"), y=alt.Y("middle:Q", scale=heights, axis=None)),
-        alt.Chart(names).mark_text(align="left", fontSize=12, color="var(--ink)", limit=alt.ExprRef(charts.NAME_LIMIT)).encode(x=alt.value(0), y=top, text="name:N"),
-        alt.Chart(names).mark_text(align="right", fontSize=12, color="var(--ink)").encode(x=alt.value("width"), y=top, text="spread:N"),
+        alt.Chart(grounds).mark_rect(color="var(--good)", opacity=0.14).encode(x=alt.value(0), x2=alt.value("width"), y=height("from"), y2="to:Q"),
+        alt.Chart(grounds).mark_rule(color="var(--line)", strokeDash=[1, 3]).encode(x=alt.value(0), x2=alt.value("width"), y=height("middle")),
+        alt.Chart(names).mark_text(align="left", fontSize=12, color="var(--ink)", limit=alt.ExprRef(charts.NAME_LIMIT)).encode(x=alt.value(0), y=height("top"), text="name:N"),
+        alt.Chart(names).mark_text(align="right", fontSize=12, color="var(--ink)").encode(x=alt.value("width"), y=height("top"), text="spread:N"),
     ]
     shape = alt.Shape("verdict:N", scale=alt.Scale(domain=["accepted", "rejected"], range=["circle", "cross"]), legend=None)
     tip = [alt.Tooltip(f"{name}:N", title=title) for name, title in (
-        ("name", "variant"), ("process", "process"), ("verdict", "verdict"), ("time", "median"), ("off", "off the variant’s time"), ("clock", "SM clock"), ("why", "why"))]
+        ("name", "variant"), ("process", "process"), ("verdict", "verdict"), ("time", "median"), ("off", "off the variant’s time"),
+        ("clock", "SM clock"), ("why", "why"))]
     layers.append(alt.Chart().mark_point(size=55, opacity=0.85, strokeWidth=1.5).encode(
-        x=alt.X("mhz:Q", scale=scale, axis=axis), y=y, stroke=raw(alt.Stroke, "tone"), fill=raw(alt.Fill, "tone"), shape=shape, tooltip=tip))
+        x=alt.X("mhz:Q", scale=scale, axis=axis), y=height("place"), stroke=raw(alt.Stroke, "tone"), fill=raw(alt.Fill, "tone"), shape=shape, tooltip=tip))
     return charts.finish(layers, values, LANE * len(view.subjects))

@@ -124,7 +124,8 @@ def lines(view: Spread) -> list[dict[str, Any]]:
                 name=subject.name, process=one.get("process"), time=words.number(one["median_us"], one["median_us"] / 1000),
                 off=f"{100 * subject.off(one):+.2f}{words.PERCENT}".replace("-", "−"),
                 mhz=f"{one['sm_mhz']:,.0f}", reach=f"{low:,.0f}–{high:,.0f}" if low is not None and high is not None and low != high else "",
-                cycles=f"{one['median_us'] * one['sm_mhz']:,.0f}", late=words.NOTHING if one.get("late") is None else str(one["late"]), right=one["accepted"], reason=str(one.get("reason") or "")))
+                cycles=f"{one['median_us'] * one['sm_mhz']:,.0f}", late=words.NOTHING if one.get("late") is None else str(one["late"]), right=one["accepted"],
+                reason=str(one.get("reason") or "")))
     return found
 
 

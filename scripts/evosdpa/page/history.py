@@ -150,7 +150,8 @@ def cause(now: Point) -> str:
         return f"the kernel is the same and only the measurement changed ({words.listed(measuring, 6)}), so it is no gain or loss of the kernel"
     if kernel:
         verdict = str(now.time.get("verdict") or "undecided")
-        said = {"faster": "that is faster", "slower": "that is slower", "same": "that is the same time"}.get(verdict, "that is not told from what two runs differ by")
+        said = {"faster": "that is faster", "slower": "that is slower", "same": "that is the same time"}.get(
+            verdict, "that is not told from what two runs differ by")
         return f"{said}: only its kernel changed ({words.listed(_bare(kernel), 6)})"
     return "nothing changed, so it is what two runs differ by"
 
