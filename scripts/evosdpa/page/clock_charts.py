@@ -40,7 +40,7 @@ def lanes(view: Spread) -> dict[str, Any]:
 
     half = HALF * BAND / reach
     grounds = alt.InlineData(values=[{"from": lane + MIDDLE - half, "to": lane + MIDDLE + half, "middle": lane + MIDDLE} for lane in range(len(view.subjects))])
-    names = alt.InlineData(values=[{"top": lane + 0.1, "name": subject.name, "spread": f"{words.percent(subject.reach)} apart"}
+    names = alt.InlineData(values=[{"top": lane + 0.1, "name": words.clip(subject.name, 48), "spread": f"{words.percent(subject.reach)} apart"}
                                    for lane, subject in enumerate(view.subjects)])
 
     def raw(channel: Any, name: str) -> Any:

@@ -15,7 +15,7 @@ from evosdpa.page.history import History, Point, Track
 HEIGHT = 280
 LABEL = 14
 """Pixels from one name to the next: less is not readable."""
-POINTS = 0.68
+POINTS = 0.64
 """Share of the width that the dates take; the names stand in the rest."""
 AIR_MS = 3_600_000
 """Least time to both sides of the points."""
@@ -151,7 +151,7 @@ def _points(frame: _Frame) -> alt.Chart:
         x=frame.x(), y=frame.y(), stroke=_raw(alt.Stroke, "tone"), fill=_raw(alt.Fill, "fill"), shape=shape, tooltip=tip)
 
 
-def _short(name: str, most: int = 26) -> str:
+def _short(name: str, most: int = 19) -> str:
     """A long name without its middle: children of one source differ at the end."""
     return name if len(name) <= most else f"{name[:most // 3]}…{name[-(most - most // 3 - 1):]}"
 
