@@ -10,8 +10,9 @@ all: .venv/ready
 test: .venv/ready
 	.venv/bin/python -m pytest
 
-readme: .venv/ready ## rewrite README.md's tables from the sources and the recorded evidence
+readme: .venv/ready ## rewrite README.md's tables from the sources and the recorded evidence, and its picture with headless Chromium
 	PYTHONPATH=scripts .venv/bin/python scripts/update_readme.py
+	PYTHONPATH=scripts .venv/bin/python scripts/update_picture.py
 
 .venv/ready: envs/requirements.txt envs/constraints.txt envs/nvcc.txt envs/install.sh
 	sh envs/install.sh

@@ -8,6 +8,7 @@
 #   snakemake --cores 1 record                 copy this machine's evidence to results/recorded/
 #   snakemake --cores 1 check                  exit 1 unless every variant that config.yaml requires is ok, and the gate too
 #   snakemake --cores 1 selftest               the gate against planted wrong kernels; exit 1 when it misses one
+#   snakemake --report out.html                Snakemake's own report with the page in it (out.zip keeps the files apart)
 #
 # Data flows one way: config.yaml and kernels/ -> build -> evidence (one JSON file a step) -> gap -> page and summary.
 
@@ -32,6 +33,7 @@ configfile: "config.yaml"
 
 
 requested = list(given.targets or [])
+every_core = given.cores or 1  # none where Snakemake only looks, as for --report
 plan = planning.Plan(config, requested)
 
 wildcard_constraints:
@@ -171,7 +173,7 @@ rule bench:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/bench.log",
-    threads: plan.timing_threads(workflow.cores)
+    threads: plan.timing_threads(every_core)
     resources:
         gpu=1,
     shell:
@@ -194,7 +196,7 @@ rule profile:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/profile.log",
-    threads: plan.timing_threads(workflow.cores)
+    threads: plan.timing_threads(every_core)
     resources:
         gpu=1,
     shell:
@@ -218,7 +220,7 @@ rule rival:
         device=plan.device_identity,
     log:
         "results/logs/{device}/rivals/{rival}.log",
-    threads: plan.timing_threads(workflow.cores)
+    threads: plan.timing_threads(every_core)
     resources:
         gpu=1,
     shell:
@@ -263,7 +265,7 @@ rule planted:
         device=plan.device_identity,
     log:
         "results/logs/{device}/selftest/selftest.log",
-    threads: plan.timing_threads(workflow.cores)
+    threads: plan.timing_threads(every_core)
     resources:
         gpu=1,
     shell:
@@ -286,7 +288,7 @@ rule repeatability:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/repeatability.log",
-    threads: plan.timing_threads(workflow.cores)
+    threads: plan.timing_threads(every_core)
     resources:
         gpu=1,
     shell:
@@ -354,7 +356,7 @@ if plan.evolving:
             arch=plan.arch,
         log:
             "results/logs/{device}/evolve/gen{generation}/finals.log",
-        threads: plan.timing_threads(workflow.cores)
+        threads: plan.timing_threads(every_core)
         resources:
             gpu=1,
         shell:
@@ -391,7 +393,8 @@ if plan.evolving:
 
 
 # ---- From evidence to the page ---------------------------------------------------------------------------------------
-# All evidence of this machine, recorded evidence of others, and the sources as they are now, which decide what is stale.
+# All evidence of this machine, recorded evidence of others, and the sources as they are now, which decide what is stale. What is marked
+# with report() goes into Snakemake's own report.
 
 rule gap:
     input:
@@ -400,7 +403,7 @@ rule gap:
         sources=plan.all_sources(),
         evolution=plan.evolution_files(),
     output:
-        table="results/gap.csv",
+        table=report("results/gap.csv", category="Times", caption="scripts/captions/table.rst"),
         json="results/gap.json",
     params:
         code=plan.code("build_gap"),
@@ -417,7 +420,7 @@ rule report:
     input:
         gap="results/gap.json",
     output:
-        "results/report.html",
+        report("results/report.html", category="Page", caption="scripts/captions/page.rst"),
     params:
         code=plan.code("build_report"),
     log:
@@ -432,7 +435,7 @@ rule writeup:
     input:
         gap="results/gap.json",
     output:
-        "results/summary.md",
+        report("results/summary.md", category="Summary", caption="scripts/captions/summary.rst"),
     params:
         code=plan.code("build_summary"),
     log:

@@ -142,6 +142,28 @@ def itself(name: str = "v2_wmma", *, device: str = H200, false: int = 0, modes: 
     return {**made, **more}
 
 
+def version(name: str, day: int, time_us: float | None, *, device: str = H200, kernel: tuple[str, ...] = (), measuring: tuple[str, ...] = (), first: bool = False,
+            status: str = "ok", before: float | None = None, verdict: str = "", modes: tuple[str, ...] = ("warm", "stream")) -> Row:
+    """One planted version of a variant, recorded on a day of January 2031; `before` is the time of the version before."""
+    times = [dict(mode=mode, status=status, time_us=time_us and time_us * scale, ci_low_us=time_us and time_us * scale * 0.996,
+                  ci_high_us=time_us and time_us * scale * 1.004, processes=5, vs_anchor=0.6, vs_anchor_low=0.597, vs_anchor_high=0.603,
+                  ratio=time_us / before if time_us and before else None, verdict=verdict) for mode, scale in (("warm", 1.0), ("stream", 1.12)) if mode in modes]
+    return dict(variant=name, device=device, recorded_on=f"2031-01-{day:02}T03:04:05Z", key=f"{day:016}", commit="b" * 40, machine="planted", binary=f"{day:016}",
+                first=first, kernel=list(kernel), measuring=list(measuring), cases_passed=300, cases=300, times=times)
+
+
+def opened(name: str, time_us: float, clocks: tuple[float, ...] = (1980, 1980, 1980, 1980, 1980), *, slow: float = 0.001, rejected: tuple[int, ...] = (),
+           device: str = H200, in_step: bool = False, modes: tuple[str, ...] = ("warm", "stream"), **more: Any) -> Row:
+    """A planted bench process by process. `slow` is what each is slower than the one before; `in_step`: exactly what its clock makes it."""
+    found = []
+    for mode in modes:
+        for process, mhz in enumerate(clocks):
+            median = time_us * (clocks[0] / mhz if in_step else 1 + slow * process)
+            found.append(dict(mode=mode, process=process, median_us=median, accepted=process not in rejected, sm_mhz=mhz, sm_mhz_min=mhz - 15, sm_mhz_max=mhz,
+                              reason=f"SM clock off {HOSTILE}" if process in rejected else "", samples=200, late=2))
+    return dict(variant=name, device=device, stale=False, processes=found, spans={"warm": dict(launches=100, event_us=100 * time_us, span_us=99 * time_us)}, **more)
+
+
 def full_gate(device: str, count: int = 40) -> Row:
     """As many planted kernels as there are, each with the longest words that a gate has."""
     words = f"6 of 116 cases are wrong; {HOSTILE} " + "tile multiple/b1h2s128d64-fp16-causal/large: 139 of 256 rows are wrong; " * 12
@@ -214,6 +236,13 @@ def realistic() -> dict[str, Any]:
     document["provenance"].append(piece("v0_reference", "bench", "cpu", origin="measured"))
     document["selftests"] = [full_gate("cpu"), full_gate(H200)]
     document["repeatability"] = [itself("v0_reference", device="cpu", modes=("warm",)), itself(false=2, reason="within processes, warm: 2 of 20 verdicts differ")]
+    document["history"] = [
+        version("v1_scalar", 1, 61.0, first=True), version("v1_scalar", 3, 60.6, measuring=("harness", "judging"), before=61.0),
+        version("v2_wmma", 1, 5.9, first=True), version("v2_wmma", 2, 5.2, kernel=("source", "binary"), before=5.9, verdict="faster"),
+        version("v2_wmma", 4, 4.83, kernel=("source", "binary"), measuring=("protocol",), before=5.2),
+        version("v2_wrong", 4, 3.1, first=True, status="failed"), version("v2_hang", 4, None, first=True, status="timeout")]
+    document["processes"] = [opened("v2_wmma", 4.83, (1980, 1980, 1980, 1980, 1980, 1755), rejected=(5,)),
+                             opened("v1_scalar", 60.6, (1980, 1965, 1950, 1935, 1950), in_step=True)]
     document["errors"] = [f"results/recorded/nvidia-h200/v9/bench.json: not valid JSON {HOSTILE}"]
     return document
 
@@ -256,6 +285,9 @@ def many(count: int = 200) -> dict[str, Any]:
         document["rows"] += [row(name, 5.0 + 0.05 * number, mode=mode, ratio=(5 + 0.05 * number) / 6.2, best="sdpa-cudnn", verdict="undecided")
                              for number, name in enumerate(names)]
         document["rows"].append(row("sdpa-cudnn", 6.2, "rival", mode=mode, ratio=1.0, best="sdpa-cudnn", verdict="same"))
+    document["history"] = [version(name, day, 5.0 + 0.05 * number + 0.1 * (3 - day), first=day == 1, kernel=("source", "binary") if day > 1 else (),
+                                   before=5.1 + 0.05 * number + 0.1 * (3 - day) if day > 1 else None) for number, name in enumerate(names) for day in (1, 2, 3)]
+    document["processes"] = [opened(name, 5.0) for name in names[:4]]
     return document
 
 
@@ -264,7 +296,9 @@ def bare() -> dict[str, Any]:
     return dict(goal=dict(problem=GOAL, time_us=5.0, modes=["warm"]), leading_device=H200, rows=[dict(kind="variant", name="v1", device=H200, problem=GOAL, mode="warm")],
                 variants=[dict(name="v1", device=H200)], correctness=[dict(variant="v1", device=H200, axis="problem", label="goal")],
                 provenance=[dict(path="results/x.json")], devices=[dict(slug=H200)], selftests=[dict(device=H200, results=[dict(name="x"), {}]), {}],
-                repeatability=[dict(device=H200, variant="v1", counts=[{}], tries=[{}, dict(ratio=1.01)], spread=[{}]), {}], planted=2)
+                repeatability=[dict(device=H200, variant="v1", counts=[{}], tries=[{}, dict(ratio=1.01)], spread=[{}]), {}], planted=2,
+                history=[dict(variant="v1", device=H200, times=[dict(mode="warm")]), {}],
+                processes=[dict(variant="v1", device=H200, processes=[{}, dict(mode="warm", median_us=4.0, sm_mhz=1980)]), {}])
 
 
 # Evolutions

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import page_data
 import pytest
 
+from evosdpa import picture
 from evosdpa.page import render
 
 WIDTHS = (390, 1280)
@@ -42,9 +43,7 @@ def chromium(page: Path, profile: Path) -> tuple[str, str]:
     if program is None:
         pytest.fail("chromium was not found; the page is tested in a real browser (Debian: apt-get install chromium)")
     done = subprocess.run(
-        [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}", "--enable-logging=stderr",
-         "--v=0", "--window-size=1400,1000", "--virtual-time-budget=8000", "--dump-dom", page.as_uri()],
+        [program, *picture.BROWSER, f"--user-data-dir={profile}", "--enable-logging=stderr", "--v=0", "--window-size=1400,1000", "--dump-dom", page.as_uri()],
         capture_output=True, text=True, timeout=50, check=True)
     return done.stdout, done.stderr
 

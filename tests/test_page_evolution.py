@@ -13,7 +13,7 @@ from page_data import START, child, compared, evolution, lever, on_h200
 from evosdpa import summary
 from evosdpa.page import evolution as evolutions, evolution_charts, render
 from evosdpa.page.evolution import Evolution
-from page_tools import WIDTHS, browse, chromium, section, stands, whole, without_bundle
+from page_tools import browse, chromium, section, stands, whole, without_bundle
 
 LIMIT = 1_500_000
 

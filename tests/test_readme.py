@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evosdpa import benchmarking, build, config as configuration, evidence, gap, keys, profiling, readme, variants, verification
+from evosdpa import benchmarking, build, config as configuration, evidence, gap, keys, picture, profiling, readme, variants, verification
 from evosdpa.evidence import Bench, Build, Profile, Timing, Verify
 from evosdpa.harness.cases import all_cases
 from workspace import PROJECT
@@ -20,6 +20,42 @@ TEXT = (PROJECT / "README.md").read_text()
 def test_generated_tables_are_up_to_date(monkeypatch):
     monkeypatch.chdir(PROJECT)
     assert readme.filled(TEXT) == TEXT, "run `make readme`"
+
+
+def test_its_picture_is_of_todays_evidence(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    [(words, path)] = re.findall(r"^!\[(.+)\]\((.+)\)$", TEXT, re.MULTILINE)
+    assert Path(path) == picture.PICTURE and len(words) > 40 and TEXT.index(path) < TEXT.index("## Start")
+    data = (PROJECT / path).read_bytes()
+    assert picture.size(data) == (picture.WIDTH, picture.HEIGHT) and len(data) < 300_000
+    assert picture.text_of(data, picture.NAME) == picture.digest(picture.document(configuration.load())), \
+        f"{path} shows other evidence than is recorded, or what is stale has changed: run `make readme`"
+
+
+def test_a_picture_carries_its_text_and_damage_is_seen():
+    data = (PROJECT / picture.PICTURE).read_bytes()
+    again = picture.with_text(data, "planted", "words")
+    assert picture.text_of(again, "planted") == "words" and picture.text_of(data, "planted") == "" and picture.size(again) == picture.size(data)
+    for damaged in (data[:-20], b"GIF" + data, data[:100] + b"x" + data[101:]):
+        with pytest.raises(evidence.EvidenceError):
+            picture.chunks(damaged)
+
+
+def test_the_picture_is_of_the_leading_devices_times(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    found = picture.document(configuration.load())
+    first, before = found["rows"][0], picture.digest(found)
+    assert first["device"] == found["leading_device"]
+    found["rows"].append({**first, "device": "another"})
+    assert picture.digest(found) == before
+    first["stale"] = not first["stale"]
+    assert picture.digest(found) != before
+
+
+def test_without_chromium_the_picture_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(evidence.EvidenceError, match="chromium was not found.*apt-get install chromium"):
+        picture.make(configuration.load(PROJECT / "config.yaml"), tmp_path / "report.png")
 
 
 def test_every_generated_block_is_there():

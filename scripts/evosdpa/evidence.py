@@ -26,6 +26,9 @@ LOG_LIMIT = 20_000
 SAMPLES = "samples.csv.gz"
 """Name of the file with every sample, beside bench.json."""
 
+HISTORY = "history.csv"
+"""Name of the file with every recorded version of a device's variants (history.py), beside their folders."""
+
 REMEDY = "restore it from git if it is recorded, or delete it to have it made again"
 
 

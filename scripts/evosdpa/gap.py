@@ -95,6 +95,20 @@ def anchor_beside(timing: Timing, company: list[Timing]) -> Timing | None:
                  and len(one.process_medians_us) == len(timing.process_medians_us)), None)
 
 
+def standing(chain: Chain) -> tuple[Status, str]:
+    """How what was measured stands: the first of verify, bench and the sanitizer that says no decides, with its reason."""
+    for kind in ("verify", "bench"):
+        record = chain.get(kind)
+        if record is None:
+            return Status.NOT_RUN, f"no {kind} evidence"
+        if record.status is not Status.OK:
+            return record.status, record.reason
+    sanitized = chain.get("sanitize")
+    if sanitized is not None and sanitized.status in (Status.FAILED, Status.ERROR, Status.TIMEOUT):
+        return sanitized.status, f"compute-sanitizer {sanitized.reason}"
+    return Status.OK, ""
+
+
 class Gap:
     """All evidence, judged against today's sources and configuration. Of `recorded` evidence alone every machine makes the same."""
 
@@ -216,16 +230,7 @@ class Gap:
             if built is not None and built.status is not Status.OK:
                 return built.status, built.reason
             return Status.NOT_RUN, f"nothing measured on {device} here and nothing recorded"
-        for kind in ("verify", "bench"):
-            record = chain.get(kind)
-            if record is None:
-                return Status.NOT_RUN, f"no {kind} evidence"
-            if record.status is not Status.OK:
-                return record.status, record.reason
-        sanitized = chain.get("sanitize")
-        if sanitized is not None and sanitized.status in (Status.FAILED, Status.ERROR, Status.TIMEOUT):
-            return sanitized.status, f"compute-sanitizer {sanitized.reason}"
-        return Status.OK, ""
+        return standing(chain)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of gap.csv."""

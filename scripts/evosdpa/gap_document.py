@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from evosdpa import evidence, stats, variants
+from evosdpa import evidence, history, process_times, stats, variants
 from evosdpa import problem as problems
-from evosdpa.evidence import Bench, Build, Profile, Sanitize, Static, Status, Verify
+from evosdpa.evidence import Bench, Build, EvidenceError, Profile, Sanitize, Static, Status, Verify
 from evosdpa.evolve import screening
-from evosdpa.gap import Chain, Gap, anchor_beside
+from evosdpa.gap import ORIGINS, Chain, Gap, anchor_beside
 from evosdpa.rival_names import ANCHOR
 from evosdpa.variants import Variant
 
@@ -140,6 +140,32 @@ def _spread(medians_us: dict[str, list[list[list[float]]]]) -> list[dict[str, An
     return spread
 
 
+MOST_OPENED = 4
+"""Variants whose bench is shown process by process: the best of the leading device whose answers are right."""
+
+
+def processes(gap: Gap, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Times and clocks of every process of the leading device's best variants on the goal's problem; none of a CPU, which has no clocks.
+
+    Samples that cannot be read are left out, with a line in the gap's errors.
+    """
+    goal, device, found = gap.config.goal, gap.leading_device(), []
+    timed = [row for row in rows if (row["kind"], row["device"], row["problem"], row["mode"]) == ("variant", device, goal.problem, goal.modes[0])
+             and row["time_us"] and row["status"] in (Status.OK, Status.UNSTABLE)]
+    timed.sort(key=lambda row: (row["status"] != Status.OK, row["stale"], row["time_us"], row["name"]))
+    for row in timed[:MOST_OPENED]:
+        piece = gap.chains[device, row["name"]].pieces["bench"]
+        try:
+            each = process_times.process_times(piece.path, piece.record, goal.problem, list(goal.modes))
+        except EvidenceError as error:
+            gap.errors.append(str(error))
+            continue
+        spans = {one.mode: one.span for one in piece.record.timings if one.problem == goal.problem and one.mode in goal.modes and one.span}
+        if each:
+            found.append(dict(variant=row["name"], device=device, stale=row["stale"], processes=each, spans=spans))
+    return found
+
+
 def provenance(gap: Gap) -> list[dict[str, Any]]:
     """Every evidence file in use, with what it depends on."""
     entries = []
@@ -160,11 +186,13 @@ def document(gap: Gap, evolutions: list[dict[str, Any]] | None = None) -> dict[s
     """
     goal = problems.parse(gap.config.goal.problem)
     rows = gap.rows()
+    opened = processes(gap, rows)
+    versions, unread = history.all_versions(ORIGINS["recorded"], goal.name)
     return dict(
         goal=dict(problem=goal.name, time_us=gap.config.goal.time_us, modes=list(gap.config.goal.modes), flops=goal.flops, bytes=goal.bytes, pairs=goal.pairs),
         this_device=gap.device, leading_device=gap.leading_device(), devices=_device_entries(gap), problems=gap.config.problems,
-        rows=rows, variants=variant_facts(gap), correctness=correctness(gap), provenance=provenance(gap), errors=sorted(set(gap.errors)),
-        selftests=selftests(gap), repeatability=repeatability(gap), planted=len(variants.planted(False)),
+        rows=rows, variants=variant_facts(gap), correctness=correctness(gap), provenance=provenance(gap), errors=sorted({*gap.errors, *unread}),
+        history=versions, processes=opened, selftests=selftests(gap), repeatability=repeatability(gap), planted=len(variants.planted(False)),
         required=sorted(name for name, entry in gap.config.variants.items() if entry.required),
         repeatability_wanted=list(gap.config.repeatability.variants),
         evolution=evolutions or [],

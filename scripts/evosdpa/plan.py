@@ -268,8 +268,8 @@ class Plan:
         return [path for path in self.evidence() if not path.endswith(".so")]
 
     def recorded(self) -> list[str]:
-        """All recorded evidence."""
-        return sorted(str(path) for pattern in ("*.json", evidence.SAMPLES) for path in RECORDED.glob(f"**/{pattern}"))
+        """All recorded evidence, histories too."""
+        return sorted(str(path) for pattern in ("*.json", evidence.SAMPLES, evidence.HISTORY) for path in RECORDED.glob(f"**/{pattern}"))
 
     # An evolution: which children a generation has is known only when it was proposed
 

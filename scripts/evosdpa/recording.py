@@ -1,4 +1,4 @@
-"""Keep this machine's evidence in git: current files only, raw samples compressed, Nsight's reports left out."""
+"""Keep this machine's evidence in git: current files only, raw samples compressed, Nsight's reports left out; times also in a history."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from evosdpa import evidence
+from evosdpa import evidence, history
 from evosdpa.evidence import EvidenceError
 
 
-def record(document: dict[str, Any], results: Path) -> list[str]:
-    """Copy every measured, current evidence file and what was built for it to results/recorded/<device>/<name>/.
+NO_VARIANTS = ("rivals", "selftest")
+"""Evidence under a device that is about no variant."""
 
-    Returns one line per variant and device for the user. Raises EvidenceError when there is nothing to record. What is recorded
-    already and was not measured here stays as it is.
+
+def record(document: dict[str, Any], results: Path) -> list[str]:
+    """Copy every measured, current evidence file and what was built for it to results/recorded/<device>/<name>/, and add the times of
+    every new bench to results/recorded/<device>/history.csv.
+
+    Returns one line per variant and device for the user. Raises EvidenceError when there is nothing to record, and before anything is
+    copied when a history cannot be used. What is recorded already and was not measured here stays as it is.
     """
     lines: list[str] = []
     current = [entry for entry in document["provenance"] if entry["origin"] == "measured" and not entry["stale"]]
@@ -26,6 +31,7 @@ def record(document: dict[str, Any], results: Path) -> list[str]:
     folders: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for entry in current:
         folders.setdefault((entry["device"], entry["variant"]), []).append(entry)
+    histories = {device: history.read(results / "recorded" / device / evidence.HISTORY) for device, _ in folders}
     for (device, name), entries in sorted(folders.items()):
         target = results / "recorded" / device / name
         target.mkdir(parents=True, exist_ok=True)
@@ -41,6 +47,14 @@ def record(document: dict[str, Any], results: Path) -> list[str]:
                 if (folder / f"{kind}.json").is_file() and _belongs(folder.parent.name, device):
                     evidence.keep(evidence.read(folder / f"{kind}.json", evidence.KINDS[kind]), target / f"{kind}.json")
         lines.append(f"recorded: {device}/{name}: {', '.join(sorted(entry['kind'] for entry in entries))}")
+        if name not in NO_VARIANTS and any(entry["kind"] == "bench" for entry in entries):
+            goal = document["goal"]
+            new = history.lines_of(history.folder_chain(target), goal["problem"], goal["modes"][0])
+            histories[device] = history.with_new(histories[device], new)
+    # Last, and again complete by the next `record` if this run ends before: a version is known by its bench, not by when it was added.
+    for device, kept in sorted(histories.items()):
+        if kept:
+            evidence.write_text(results / "recorded" / device / evidence.HISTORY, history.text(kept))
     return lines
 
 

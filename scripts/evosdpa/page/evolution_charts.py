@@ -112,7 +112,7 @@ def credit(view: Evolution) -> dict[str, Any] | None:
 
 def promised(view: Evolution) -> dict[str, Any] | None:
     """What a child gained in the first mode, with its interval, beside what it was allowed and expected to. None for a few."""
-    mode, values = view.modes[0], []
+    values = []
     for one in view.promised:
         ratio = one["child"]["ratios"][0]
         if ratio.value:

@@ -15,7 +15,8 @@ import vl_convert
 from markupsafe import Markup, escape
 
 from evosdpa import evidence, stats
-from evosdpa.page import analysis, analysis_charts, charts, evolution, evolution_charts, facts, gate, ladders, words
+from evosdpa.page import (analysis, analysis_charts, charts, clock_charts, clocks, evolution, evolution_charts, facts, gate, history, history_charts,
+                          ladders, words)
 
 FOLDER = Path(__file__).parent
 VEGA_LITE = "6.4"
@@ -30,7 +31,7 @@ UNPACK = """window.libraryReady = (async () => {
 
 EMPTY: dict[str, Any] = dict(
     goal={}, this_device=None, leading_device="", devices=[], problems=[], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
-    protocol={}, selftests=[], repeatability=[], repeatability_wanted=[], planted=0, evolution=[])
+    protocol={}, selftests=[], repeatability=[], repeatability_wanted=[], planted=0, evolution=[], history=[], processes=[])
 """What a gap document without some part stands for."""
 
 
@@ -243,6 +244,21 @@ def _ceilings_source(where: analysis.Setting, top: analysis.Ceilings | None, mor
     return text + (f" {words.plural(more, 'more time')} in the table or in gap.csv." if more > 0 else "")
 
 
+def histories(document: dict[str, Any]) -> dict[str, Any]:
+    """The history of the leading device, a figure for each of the goal's modes that was recorded."""
+    views = [history.history(document, str(mode)) for mode in document["goal"].get("modes") or ["warm"]]
+    figures = [dict(figure(f"history-{view.mode}", f"{view.mode.capitalize()}: what became of each variant?", history.answer(view), history_charts.trend(view)),
+                    view=view, lines=history.lines(view)) for view in views if view.tracks]
+    return dict(nothing="" if figures else history.nothing(document), figures=figures, most=history.MOST_ROWS)
+
+
+def clock_figures(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Times of processes over their clocks, a figure for each of the goal's modes that has clocks."""
+    views = [clocks.spread(document, str(mode)) for mode in document["goal"].get("modes") or ["warm"]]
+    return [dict(figure(f"clocks-{view.mode}", f"{view.mode.capitalize()}: does the clock explain the spread?", clocks.answer(view),
+                        clock_charts.lanes(view)), view=view, lines=clocks.lines(view), spans=clocks.spans(view)) for view in views if view.subjects]
+
+
 def headline(document: dict[str, Any]) -> dict[str, Any]:
     """The top of the page: the task, the verdict, where the numbers are from, what is stale or unreadable."""
     goal, device = document["goal"], document["leading_device"]
@@ -293,7 +309,7 @@ def page(document: dict[str, Any], cache: Path) -> str:
         correctness_answer=facts.correctness_answer(document), failed=facts.failures(document, "failed")[:facts.MOST_LINES],
         refused=facts.failures(document, "unsupported")[:facts.MOST_LINES], variants=shown, variants_left_out=hidden,
         gates=gates, checks=gate.legend(gates), itself=itself[:facts.MOST_LINES], itself_answer=gate.itself_answer(document, itself),
-        itself_figures=tries_figures(itself), itself_kinds=gate.KINDS,
+        history=histories(document), clocks=clock_figures(document), itself_figures=tries_figures(itself), itself_kinds=gate.KINDS,
         variants_answer=facts.variants_answer(document), provenance=lines, provenance_left_out=more_lines, protocol=facts.protocol(document),
         band=f"{100 * stats.SAME_BAND:g}", confidence=f"{100 * stats.CONFIDENCE:g}",
         tolerance=(document["protocol"].get("verify") or {}).get("tolerance"))
