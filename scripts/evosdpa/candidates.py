@@ -70,7 +70,7 @@ class Search:
         for fact in self.document["variants"]:
             by_name.setdefault((str(fact.get("name") or ""), str(fact.get("device") or "")), fact)
         found = []
-        for view in facts.variants(self.document, len(self.document["variants"]))[0]:
+        for view in facts.variants(self.document):
             fact = by_name[view["name"], view["device"]]
             known = variant_evidence.of(self.document, fact)
             own = tuple(rows.get((view["name"], view["device"], mode)) for mode in self.modes)
