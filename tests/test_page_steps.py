@@ -96,7 +96,7 @@ def test_a_long_evolution_names_its_largest_gain_and_is_cut(cache):
 def test_a_predicted_range_is_held_against_the_time(expects, time_us, held):
     document = pair(expects=expects, time_us=time_us)
     assert only(document).held == held
-    assert (f"Of 1 predicted range with a time {int(held == 'inside')} held." in says(document)) == bool(held)
+    assert (f"Of 1 predicted range with a time {1 if held == 'inside' else 'none'} held." in says(document)) == bool(held)
 
 
 def test_a_stale_time_proves_no_prediction():

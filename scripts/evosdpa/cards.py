@@ -186,8 +186,8 @@ def _troubles(one: Candidate, judged: bool) -> list[str]:
 
 
 def _hold(insight: Insight, known: Evidence) -> Hold:
-    moves = [f"{move.lever} {move.now} to {move.then}" for move in insight.moves]
-    still = [lever for lever in insight.levers if lever not in {move.lever for move in insight.moves}]
-    lever = "; ".join([*moves, *(f"{lever}: no further value declared" for lever in still)])
+    moves = {move.lever: f"{move.lever} {move.now} to {move.then}" for move in insight.moves}
+    still = {lever: f"{lever} = {known.levers[lever]}: no further value declared" if lever in known.levers else lever for lever in insight.levers}
+    lever = "; ".join({**still, **moves}.values())
     return Hold(insight.meaning, reading(insight.readings[0]), threshold(insight), insight.technique, lever, gain(insight, known), insight.bound.basis,
                 insight.stale)

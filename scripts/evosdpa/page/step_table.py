@@ -160,7 +160,7 @@ def answer(search: Search, found: list[Step]) -> str:
     text = f"{words.plural(len(found), 'variant')} {'names' if len(found) == 1 else 'name'} a parent; {_gained(found, search.modes[0])}"
     predicted = [one for one in found if one.held]
     if predicted:
-        text += f" Of {words.plural(len(predicted), 'predicted range')} with a time {sum(one.held == 'inside' for one in predicted)} held."
+        text += f" Of {words.plural(len(predicted), 'predicted range')} with a time {sum(one.held == 'inside' for one in predicted) or 'none'} held."
     return text
 
 
