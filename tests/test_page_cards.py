@@ -65,6 +65,14 @@ def test_what_was_never_run_has_a_short_card(cache):
     assert "<h4>Next" in said and "Measure it on NVIDIA H200." in said and "What works" not in said and "metrics" not in said
 
 
+@pytest.mark.parametrize("known, said", [({}, "<td>BLOCK_Q</td>"), ({"BLOCK_Q": "64"}, "<td>BLOCK_Q = 64: no further value declared</td>"),
+                                         ({"BLOCK_Q": "128"}, "<td>BLOCK_Q 128 to 64</td>")])
+def test_a_lever_is_named_with_no_more_than_is_known_of_it(known, said, cache):
+    document = page_data.one_variant(4.5)
+    document["variants"][0]["default_levers"] = known
+    assert said in card(render.page(document, cache), "variant-v1-nvidia-h200")[0]
+
+
 def test_only_the_best_variants_card_is_open(pages):
     for name, best in (("realistic", "v2_wmma"), ("many", "v3_mma@BLOCK_KV=32,BLOCK_Q=64,NUM_WARPS=4,STAGES=0"), ("only_stale", "v1"), ("everything_failed", "v1")):
         opened = re.findall(r'<details class="card" id="variant-([^"]*)" open>', pages(name))
