@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from evosdpa import command_line, page
+from evosdpa import command_line
+from evosdpa.page import render
 
 
 def main() -> None:
@@ -12,7 +13,7 @@ def main() -> None:
     parser.add_argument("--gap", type=Path, required=True, help="gap.json to read")
     parser.add_argument("--output", type=Path, required=True, help="report.html to write")
     given = parser.parse_args()
-    page.build(given.gap, given.output)
+    render.build(given.gap, given.output)
 
 
 if __name__ == "__main__":

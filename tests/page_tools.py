@@ -37,13 +37,13 @@ def section(text, name):
     return re.search(f'<section id="{name}">(.*?)</section>', text, re.DOTALL)[1]
 
 
-def chromium(page: Path, profile: Path) -> tuple[str, str]:
-    """The DOM of a local page after its scripts ran in headless Chromium without a network, and the browser's log."""
+def chromium(page: Path, profile: Path, fragment: str = "") -> tuple[str, str]:
+    """The DOM of a local page, opened at a fragment (`#...`), after its scripts ran in headless Chromium without a network, and the browser's log."""
     program = shutil.which("chromium")
     if program is None:
         pytest.fail("chromium was not found; the page is tested in a real browser (Debian: apt-get install chromium)")
     done = subprocess.run(
-        [program, *picture.BROWSER, f"--user-data-dir={profile}", "--enable-logging=stderr", "--v=0", "--window-size=1400,1000", "--dump-dom", page.as_uri()],
+        [program, *picture.BROWSER, f"--user-data-dir={profile}", "--enable-logging=stderr", "--v=0", "--window-size=1400,1000", "--dump-dom", page.as_uri() + fragment],
         capture_output=True, text=True, timeout=50, check=True)
     return done.stdout, done.stderr
 

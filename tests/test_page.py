@@ -252,8 +252,8 @@ def test_a_picture_of_many_tries_keeps_the_outliers():
 def test_a_mode_without_a_rank_says_why(status, cache):
     document = page_data.one_variant()
     document["rows"][1].update(status=status, reason="processes 2 and 4 rejected: SM clock off")
-    card = re.search(r'<details class="card".*?<dl>', render.page(document, cache), re.DOTALL)[0]
-    assert f"</i>{status}</span> processes 2 and 4 rejected: SM clock off" in card and "Stream:" in card
+    card = re.search(r'<details class="card".*?<h4>Next', render.page(document, cache), re.DOTALL)[0]
+    assert f"<li>Stream is {status}: processes 2 and 4 rejected: SM clock off.</li>" in card
 
 
 # The file

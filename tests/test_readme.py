@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evosdpa import benchmarking, build, config as configuration, evidence, gap, keys, picture, profiling, readme, variants, verification
+from evosdpa import benchmarking, build, config as configuration, evidence, gap, gap_document, keys, picture, profiling, readme, variants, verification
 from evosdpa.evidence import Bench, Build, Profile, Timing, Verify
 from evosdpa.harness.cases import all_cases
 from workspace import PROJECT
@@ -233,6 +233,25 @@ def test_a_variant_that_is_not_recorded_says_so(planted):
 def test_no_gain_across_protocols(planted):
     planted.variant("l1_right", 20.0, changed="protocol")
     assert planted.rows()["l1_right@STAGES=3"]["gain over its parent, warm"] == "l1_right"
+
+
+def test_gap_json_holds_the_same_gain_with_its_verdict(planted):
+    """And it says which of two that were compared are stale, and nothing where they cannot be compared."""
+    found = {fact["name"]: fact for fact in gap_document.document(gap.Gap(configuration.load(), list(planted.rows()), DEVICE, "sm_90a"))["variants"]}
+    above = found["l1_right@STAGES=3"]["vs_parent"]
+    assert above["name"] == found["l1_right@STAGES=3"]["parent"] == "l1_right" and not above["stale"]
+    assert set(above["modes"]) == {"warm", "stream", "cold"} and above["modes"]["warm"]["verdict"] == "faster"
+    assert above["modes"]["warm"]["gain"] == pytest.approx(1.25) and above["modes"]["warm"]["low"] < 1.25 < above["modes"]["warm"]["high"]
+    assert found["l3_stale"]["vs_parent"]["stale"] and found["l3_stale"]["vs_parent"]["modes"]["warm"]["gain"] == pytest.approx(20 / 12)
+    for name in ("l1_right", "l2_wrong", "l4_bare", "l5_missing"):
+        assert found[name]["vs_parent"]["modes"] == {}, name
+
+
+def test_a_regression_is_slower_than_its_parent(planted):
+    planted.variant("l1_right@STAGES=3", 25.0)
+    [fact] = [one for one in gap_document.document(gap.Gap(configuration.load(), ["l1_right", "l1_right@STAGES=3"], DEVICE, "sm_90a"))["variants"]
+              if "@" in one["name"]]
+    assert fact["vs_parent"]["modes"]["warm"]["gain"] == pytest.approx(0.8) and fact["vs_parent"]["modes"]["warm"]["verdict"] == "slower"
 
 
 def test_stale_rivals_are_no_measure(planted):

@@ -66,13 +66,16 @@ class Search:
     def _candidates(self) -> list[Candidate]:
         rows = {(row.get("name"), row.get("device"), row.get("mode")): row for row in self.document["rows"]
                 if row.get("kind") == "variant" and row.get("problem") == self.goal.get("problem")}
+        of_variant: dict[tuple[Any, Any], list[dict[str, Any]]] = {}  # so that a long search reads each row once
+        for row in self.document["rows"]:
+            of_variant.setdefault((row.get("name"), row.get("device")), []).append(row)
         by_name: dict[tuple[str, str], Fact] = {}
         for fact in self.document["variants"]:
             by_name.setdefault((str(fact.get("name") or ""), str(fact.get("device") or "")), fact)
         found = []
-        for view in facts.variants(self.document, len(self.document["variants"]))[0]:
+        for view in facts.variants(self.document):
             fact = by_name[view["name"], view["device"]]
-            known = variant_evidence.of(self.document, fact)
+            known = variant_evidence.of({**self.document, "rows": of_variant.get((view["name"], fact.get("device")), [])}, fact)
             own = tuple(rows.get((view["name"], view["device"], mode)) for mode in self.modes)
             seen = () if fact.get("on_cpu") else tuple(insights.insights(known))
             found.append(Candidate(view, fact, own, bool(own[0] and ladders.is_ranked(own[0])), known, seen))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from evosdpa import evidence, history, process_times, stats, variants
+from evosdpa import evidence, history, parents, process_times, stats, variants
 from evosdpa import problem as problems
 from evosdpa.evidence import Bench, Build, EvidenceError, Profile, Sanitize, Static, Status, Verify
 from evosdpa.evolve import screening
@@ -34,15 +34,19 @@ def correctness(gap: Gap) -> list[dict[str, Any]]:
     return list(cells.values())
 
 
-def variant_facts(gap: Gap) -> list[dict[str, Any]]:
-    """One entry a variant and device: what it is, how it stands, what its binary costs."""
+def variant_facts(gap: Gap, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry a variant and device: what it is, how it stands, what its binary costs, how it compares with its parent."""
     facts = []
+    times: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        if row["kind"] == "variant" and row["problem"] == gap.config.goal.problem:
+            times.setdefault((row["name"], row["device"]), {})[row["mode"]] = row
     for name in gap.names:
         variant = variants.resolve(name)
         about = variants.header(variant.source)
         shown = ["cpu"] if variant.on_cpu else [device for device in gap.devices() if device != "cpu"] or [""]
         for device in shown:
-            facts.append(_facts(gap, variant, about, device))
+            facts.append({**_facts(gap, variant, about, device), "vs_parent": parents.beside(gap, times, name, device)})
     return facts
 
 
@@ -60,7 +64,8 @@ def _facts(gap: Gap, variant: Variant, about: variants.Header, device: str) -> d
     launch = screening.launch_of(static, goal)
     spills = screening.spill_bytes(built, launch)
     return dict(
-        name=variant.name, device=device, source=str(variant.source), on_cpu=variant.on_cpu, title=about.title, idea=about.idea, parent=about.parent,
+        name=variant.name, device=device, source=str(variant.source), on_cpu=variant.on_cpu, title=about.title, idea=about.idea,
+        parent=parents.parent_of(variant.name),
         expects=about.expects, levers=dict(variant.levers), declared_levers={lever: list(values) for lever, values in about.levers.items()},
         default_levers=variants.defaults(variant.source), vs_anchor=_versus_anchor(gap, bench) if bench else {},
         status=status.value, reason=reason, stale=bool(chain.changed), changed=chain.changed,
@@ -191,7 +196,7 @@ def document(gap: Gap, evolutions: list[dict[str, Any]] | None = None) -> dict[s
     return dict(
         goal=dict(problem=goal.name, time_us=gap.config.goal.time_us, modes=list(gap.config.goal.modes), flops=goal.flops, bytes=goal.bytes, pairs=goal.pairs),
         this_device=gap.device, leading_device=gap.leading_device(), devices=_device_entries(gap), problems=gap.config.problems,
-        rows=rows, variants=variant_facts(gap), correctness=correctness(gap), provenance=provenance(gap), errors=sorted({*gap.errors, *unread}),
+        rows=rows, variants=variant_facts(gap, rows), correctness=correctness(gap), provenance=provenance(gap), errors=sorted({*gap.errors, *unread}),
         history=versions, processes=opened, selftests=selftests(gap), repeatability=repeatability(gap), planted=len(variants.planted(False)),
         required=sorted(name for name, entry in gap.config.variants.items() if entry.required),
         repeatability_wanted=list(gap.config.repeatability.variants),

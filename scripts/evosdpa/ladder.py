@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from evosdpa import benchmarking, between_runs, config as configuration, gap, machine, stats, table_cells as cells, variants, waiting
+from evosdpa import config as configuration, gap, machine, parents, table_cells as cells, variants, waiting
 from evosdpa.evidence import EvidenceError, Profile, Status, Verify
 from evosdpa.evolve import document as evolution
 from evosdpa.waiting import Waiting
@@ -87,23 +87,13 @@ class Ladder:
 
     def gain(self, name: str, mode: str) -> str:
         """The parent and its time over this variant's; without a number unless both are ok and of one protocol."""
-        parent = parent_of(name)
+        parent = parents.parent_of(name)
         if parent is None:
             return ""
-        above, below = (self._medians(one, mode) for one in (parent, name))
-        protocols = [{part: bench.key_parts.get(part) for part in benchmarking.bench_parts(None, self.config, self.device == "cpu")}
-                     for one in (parent, name) if (bench := self.chain(one).get("bench"))]
-        if not above or not below or protocols[0] != protocols[1]:
+        ratio = parents.gain(self.gap, self.row(parent, mode), self.row(name, mode))
+        if ratio is None:
             return parent
-        ratio = between_runs.quotient(stats.of_medians(above), stats.of_medians(below))
         return f"{parent}: {cells.rounded(ratio.value, cells.half_width(*(ratio.interval() or (None, None))), RATIO_DIGITS)}"
-
-    def _medians(self, name: str, mode: str) -> list[float]:
-        """Process medians of a time on the goal's problem, microseconds; none unless it is ok."""
-        row = self.row(name, mode)
-        if not row or row["status"] != Status.OK or not self.is_timed(name):
-            return []
-        return next(one.process_medians_us for one in self.chain(name).get("bench").timings if (one.problem, one.mode) == (row["problem"], mode))
 
     def waiting(self, name: str) -> Waiting | str:
         """What the profile says that the variant waits for, or in a word why it says nothing."""
@@ -179,12 +169,6 @@ class Ladder:
         return [f"{', '.join(where)} {status}, {reason}" for (status, reason), where in found.items()]
 
 
-def parent_of(name: str) -> str | None:
-    """The variant that a variant is compared with: for other lever values the source's own, for a source the one that its header names."""
-    stem, _, levers = name.partition("@")
-    return stem if levers else variants.header(variants.resolve(name).source).parent
-
-
 def in_order(names: list[str]) -> list[str]:
     """Names in the given order, but nothing before its parent, and other lever values of a source right after it."""
     found: dict[str, None] = {}
@@ -194,7 +178,7 @@ def in_order(names: list[str]) -> list[str]:
         if name in begun:  # done, or a circle of parents
             return
         begun.add(name)
-        if (parent := parent_of(name)) in names:
+        if (parent := parents.parent_of(name)) in names:
             place(parent)
         found[name] = None
         for other in names:

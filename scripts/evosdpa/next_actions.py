@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from evosdpa import requirements
 from evosdpa.candidates import Candidate, Search
 from evosdpa.page import words
-from evosdpa.writeup_words import code, gain, prose
+from evosdpa.writeup_words import code, gain, one_line, sentence
 
 MOST_NEXT = 3
 MOST_NAMES = 8
@@ -20,10 +20,11 @@ class Action:
     """Something to do next, and what to type, if anything."""
 
     text: str
+    """A line, with code between backticks; no stop at its end."""
     command: str = ""
 
     def __str__(self) -> str:
-        return self.text + (f". {code(self.command)}" if self.command else ".")
+        return sentence(self.text + (f". {code(self.command)}" if self.command else "."))
 
 
 def command(names: list[str]) -> str:
@@ -72,10 +73,10 @@ def actions(search: Search) -> tuple[list[Action], list[Action]]:
     for one in broken[:MOST_NAMES]:
         said = f"{code(one.name)}{' (required)' if one.name in required else ''}, {one.status}"
         if one.view["stale"]:
-            more.append(Action(f"check {said}, again{search.elsewhere(one.view['device'])}: it changed since ({prose(one.view['changed'])})",
+            more.append(Action(f"check {said}, again{search.elsewhere(one.view['device'])}: it changed since ({one_line(one.view['changed'])})",
                                f"{SNAKEMAKE} {one.name}"))
         else:
-            more.append(Action(f"mend {said}: {prose(one.view['reason'], 160)}", f"{SNAKEMAKE} {one.name}"))
+            more.append(Action(f"mend {said}: {one_line(one.view['reason'], 160)}", f"{SNAKEMAKE} {one.name}"))
     for device in dict.fromkeys(one.view["device"] for one in search.candidates):
         mine = [one for one in search.candidates if one.view["device"] == device]
         stale = [one.name for one in mine if one.view["stale"] and not one.broken]
@@ -91,7 +92,7 @@ def actions(search: Search) -> tuple[list[Action], list[Action]]:
     gate = [line.partition("; run `")[0] for line in requirements.gate_lines(search.document)]  # the command follows
     if gate:
         others = f"; and {len(gate) - 1} more" if len(gate) > 1 else ""
-        more.append(Action(f"let the gate prove itself ({prose(gate[0], 200)}{others})", f"{SNAKEMAKE} selftest"))
+        more.append(Action(f"let the gate prove itself ({one_line(gate[0], 200)}{others})", f"{SNAKEMAKE} selftest"))
     if search.document["errors"]:
         more.append(Action(f"restore from git or delete {words.plural(len(search.document['errors']), 'evidence file')} that cannot be read",
                            f"{SNAKEMAKE} all"))

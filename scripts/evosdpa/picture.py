@@ -10,9 +10,10 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from evosdpa import evidence, gap, gap_document, keys, ladder, machine, page
+from evosdpa import evidence, gap, gap_document, keys, ladder, machine
 from evosdpa.config import Config
 from evosdpa.evidence import EvidenceError
+from evosdpa.page import render
 
 PICTURE = Path("results/recorded/report.png")
 WIDTH, HEIGHT = 1280, 1400
@@ -49,7 +50,7 @@ def make(config: Config, output: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="evosdpa-") as folder:
         gap_json, report, shot = (Path(folder) / name for name in ("gap.json", "report.html", "report.png"))
         evidence.write_text(gap_json, gap_document.dumps(found))
-        page.build(gap_json, report)
+        render.build(gap_json, report)
         try:
             subprocess.run([program, *BROWSER, f"--user-data-dir={folder}/profile", "--hide-scrollbars", f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={shot}",
                             report.as_uri()], capture_output=True, timeout=PATIENCE_S, check=True)

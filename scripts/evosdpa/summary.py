@@ -5,23 +5,22 @@ Made from gap.json alone, by the page's own rules of rank, rounding and verdict;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evosdpa import evidence, insights, next_actions
+from evosdpa import cards, evidence, insights, next_actions
 from evosdpa.candidates import ELITES, TIMED, Candidate, Search
 from evosdpa.insight_rules import MATRIX_OPCODES
 from evosdpa.next_actions import MOST_NAMES, SNAKEMAKE
 from evosdpa.page import evolution, facts, ladders, render, words
 from evosdpa.peaks import FMA_FLOPS, MATRIX_FLOPS
 from evosdpa.variant_evidence import CLOCK
-from evosdpa.writeup_words import amount, code, gain, prose, reading, sentence, stopped, table, threshold
+from evosdpa.writeup_words import amount, code, gain, marked, prose, reading, sentence, stopped, table, threshold
 
 MOST_CARDS = 12
 """Cards; a long search's other candidates are in the table and in gap.csv."""
 MOST_ROWS = ladders.MOST_ROWS
-MOST_INSIGHTS = 5
-"""Insights of one card; the gap analysis has all of the best variant's."""
 LACKING = {"static": "static facts of its launch", "profile": "a profile", "times": "times in both modes", "floors": "floors timed beside it"}
 """What rules miss (insights.unknown)."""
 
@@ -79,22 +78,6 @@ class Summary(Search):
         marked = "" if row.get("status") == "ok" else f" {words.mark(row.get('status')).text}"
         return f"{words.time_us(row)}{f' ({ends})' if ends else ''}{marked}"
 
-    @staticmethod
-    def _anchor(candidate: Candidate, mode: str) -> dict[str, Any]:
-        found = (candidate.fact.get("vs_anchor") or {}).get(mode) or {}
-        return found if words.finite(found.get("ratio")) is not None and candidate.evidence.times_us.get(mode) else {}
-
-    @staticmethod
-    def correct(candidate: Candidate) -> str:
-        """Right cases out of those that it supports; empty where nothing was checked."""
-        counts = (candidate.fact.get("correctness") or {}).get("counts") or {}
-        refused = counts and not any(count for status, count in counts.items() if status != "unsupported")
-        return "none supported" if refused else candidate.view["correct"]["text"]
-
-    def _versus_anchor(self, candidate: Candidate, mode: str) -> str:
-        found = self._anchor(candidate, mode)
-        return words.number(found["ratio"], words.half_width(found.get("low"), found.get("high"))) + words.TIMES if found else ""
-
     def _overview(self) -> list[str]:
         lines = ["## Candidates", ""]
         if not self.candidates:
@@ -107,13 +90,13 @@ class Summary(Search):
             elite = one in self.ranked[:ELITES]
             rows.append([str(place) if one in self.ranked else "", code(one.name) + (" (elite)" if elite else ""), one.view["device"] or words.NOTHING,
                          f"{one.view['mark'].glyph} {one.status}", *(self._time(row) for row in one.rows),
-                         self._versus_anchor(one, self.modes[0]) or words.NOTHING,
-                         self.correct(one) or words.NOTHING])
+                         cards.over_sdpa(one, self.modes[0]) or words.NOTHING,
+                         cards.correct(one) or words.NOTHING])
         lines += ["", *table(["", "variant", "device", "status", *self.modes, f"vs SDPA, {self.modes[0]}", "correct"], rows,
                               tuple(range(4, 5 + len(self.modes))))]
         if len(self.candidates) > len(shown):
             lines += ["", f"{len(self.candidates) - len(shown)} more are in `results/gap.csv`."]
-        if any(self._anchor(one, self.modes[0]) for one in shown):
+        if any(cards.over_sdpa(one, self.modes[0]) for one in shown):
             lines += ["", "vs SDPA: the time over that of PyTorch's default `scaled_dot_product_attention`, taken in the same processes."]
         return lines
 
@@ -125,104 +108,22 @@ class Summary(Search):
         return lines[:-1] if lines and not lines[-1] else lines
 
     def _card(self, one: Candidate) -> list[str]:
-        about = [part for part in (prose(one.view["idea"]), f"parent {code(one.view['parent'])}" if one.view["parent"] else "",
-                                   f"predicted: {prose(one.view['expects'])}" if one.view["expects"] else "") if part]
+        made = cards.card(self, one)
         lines = [f"### {code(one.name)}" + ("" if one.view["device"] == self.device else f" on {one.view['device'] or 'any GPU'}"), "",
-                 *([sentence("; ".join(about)), ""] if about else []), f"- **Status:** {self._status(one)}"]
-        steps = list(map(str, next_actions.steps(self, one)))
-        if one.status == "not run" and not one.view["launch"]["kernel"]:  # neither measured nor inspected
+                 *([marked(made.about), ""] if made.about else []), f"- **Status:** {marked(made.status)}"]
+        steps = list(map(str, made.steps))
+        if made.bare:
             return lines + self._points("Next", steps, "")
-        lines.append(f"- **Metrics:** {self._metrics(one)}")
-        lines += self._points("What works", self._works(one), "nothing that the evidence shows yet")
-        silent = "no rule speaks" if one.evidence.metrics else "not known: nothing was profiled that a rule could judge"
-        silent = "the rules are about GPUs" if one.fact.get("on_cpu") else silent
-        lines += self._points("What holds it back", self._holds(one), silent)
-        return lines + self._points("Next", steps, "nothing that the evidence points at")
+        lines.append(f"- **Metrics:** {marked(stopped('; '.join(f'{metric.name} {metric.value}' for metric in made.metrics)))}")
+        lines += self._points("What works", made.works, "Nothing that the evidence shows yet.")
+        holds = [*made.troubles, *(sentence(str(hold)) for hold in made.holds)]
+        holds += [f"Less: {', '.join(map(code, made.less))}."] if made.less else []
+        lines += self._points("What holds it back", holds, made.silent)
+        return lines + self._points("Next", steps, "Nothing that the evidence points at.")
 
     @staticmethod
-    def _points(title: str, points: list[str], otherwise: str) -> list[str]:
-        return [f"- **{title}:** {sentence(otherwise)}"] if not points else [f"- **{title}:**", *(f"  - {sentence(point)}" for point in points)]
-
-    def _status(self, one: Candidate) -> str:
-        parts = [f"{one.view['mark'].glyph} {one.status}"]
-        if one.ranked:
-            peers = [other for other in self.candidates if other.ranked and other.view["device"] == one.view["device"]]
-            place = peers.index(one) + 1
-            rank = "the only one with a rank" if len(peers) == 1 else f"number {place} of {len(peers)} with a rank"
-            parts.append(f"{'elite, ' if one in self.ranked[:ELITES] else ''}{rank}")
-            tied = [name for name in ladders.tied(one.rows[0], [other.rows[0] for other in peers[place:place + 4]])]
-            if tied:
-                parts.append(f"not told apart from {words.listed(tied)}")
-        if one.view["reason"]:
-            parts.append(prose(one.view["reason"]))
-        if one.view["stale"]:
-            parts.append(f"changed since: {prose(one.view['changed']) or 'unknown'}; no rank until it is measured again")
-        dates = sorted({words.date(row.get("recorded_on")) for row in one.rows if row and row.get("recorded_on") and words.finite(row.get("time_us"))})
-        origins = sorted({str(row.get("origin")) for row in one.rows if row and row.get("origin") and words.finite(row.get("time_us"))})
-        if dates:
-            parts.append(f"{' and '.join(origins)} on {one.view['device']}, {' and '.join(dates)}")
-        return sentence("; ".join(parts))
-
-    def _metrics(self, one: Candidate) -> str:
-        parts = []
-        for mode, row in zip(self.modes, one.rows):
-            if row and words.finite(row.get("time_us")) is not None and row.get("status") in TIMED:
-                ends, over = words.time_interval(row), words.versus_goal(row) if one.view["device"] == self.device else ""
-                parts.append(f"{words.time_us(row)} µs {mode}" + (f" ({ends})" if ends else "")
-                             + (f", {over} the goal" if over and over != words.NOTHING else "")
-                             + (f" [{words.mark(row['status']).text}]" if row["status"] != "ok" else ""))
-        if not parts:
-            parts.append("no time on the goal's problem")
-        compared = [f"{shown} {mode}" for mode in self.modes if (shown := self._versus_anchor(one, mode))]
-        if compared:
-            name = next(self._anchor(one, mode)["name"] for mode in self.modes if self._anchor(one, mode))
-            parts.append(f"over SDPA ({prose(name)}): {', '.join(compared)}")
-        rival = ladders.against_rival(one.rows[0]) if one.rows[0] else ""
-        parts += [f"{rival}, {self.modes[0]}"] if rival else []
-        parts.append(f"correct {self.correct(one) or 'not checked'}"
-                     + (f", worst error {one.view['worst']} of the allowance" if one.view["worst"] != words.NOTHING else ""))
-        launch = one.view["launch"]
-        if not one.fact.get("on_cpu"):
-            known = [(launch["registers"], f"{launch['registers']} registers a thread"),
-                     (launch["shared"], f"shared memory {launch['shared']} (static + dynamic)"),
-                     (launch["occupancy"], f"occupancy {launch['occupancy']}" + (f" ({launch['limiter']})" if launch["limiter"] else "")),
-                     (launch["spills"], f"{launch['spills']} spilled")]
-            parts += [shown for value, shown in known if value != words.NOTHING] or ["registers, shared memory and occupancy not inspected"]
-        return sentence("; ".join(parts))
-
-    def _works(self, one: Candidate) -> list[str]:
-        found = []
-        counts = {status: words.finite(count) for status, count in ((one.fact.get("correctness") or {}).get("counts") or {}).items()}
-        if counts.get("ok") and not any(count for status, count in counts.items() if status not in ("ok", "unsupported")):
-            found.append(f"right in all {counts['ok']:.0f} cases that it supports")
-        tools = one.fact.get("sanitize") or []
-        if tools and all(tool.get("status") == "ok" for tool in tools):
-            found.append(f"compute-sanitizer finds nothing ({prose(', '.join(str(tool.get('tool')) for tool in tools))})")
-        limit = words.finite(self.goal.get("time_us"))
-        met = [mode for mode, row in zip(self.modes, one.rows)
-               if row and limit is not None and ladders.is_ranked(row) and ladders.against_goal(row, limit)[0] == "met"]
-        if met and one.view["device"] == self.device:
-            found.append(f"under the goal in mode{'s' if len(met) > 1 else ''} {words.listed(met)}, interval and all")
-        for mode in self.modes[:1]:
-            beside = self._anchor(one, mode)
-            if beside.get("verdict") == "faster" and not one.view["stale"] and not one.broken:
-                found.append(f"faster than PyTorch's default SDPA ({self._versus_anchor(one, mode)} its time, {mode})")
-        strengths = {}
-        for strength in insights.strengths(one.evidence):
-            strengths.setdefault(strength.stale, []).append(strength.meaning)
-        return found + [", ".join(meanings) + (" (as of evidence that is out of date)" if stale else "") for stale, meanings in sorted(strengths.items())]
-
-    def _holds(self, one: Candidate) -> list[str]:
-        if one.broken or one.status == "unsupported":
-            return [f"{one.status}: {prose(one.view['reason']) or 'no reason given'}"]  # a wrong kernel's speed says nothing
-        found = [f"{trouble['mode']} is {trouble['mark'].text}: {prose(trouble['reason'])}" for trouble in one.view["troubles"]]
-        for insight in one.insights[:MOST_INSIGHTS]:
-            stale = "; from evidence that is out of date" if insight.stale else ""
-            found.append(f"{insight.meaning} ({reading(insight.readings[0])}, threshold {threshold(insight)}); "
-                         f"mending it gains at most {gain(insight, one.evidence)}{stale}")
-        if len(one.insights) > MOST_INSIGHTS:
-            found.append(f"less: {', '.join(code(insight.rule) for insight in one.insights[MOST_INSIGHTS:])}")
-        return found
+    def _points(title: str, points: Sequence[str], otherwise: str) -> list[str]:
+        return [f"- **{title}:** {marked(otherwise)}"] if not points else [f"- **{title}:**", *(f"  - {marked(point)}" for point in points)]
 
     # State of the search
 
@@ -364,7 +265,7 @@ class Summary(Search):
         lines = ["## Next actions", ""]
         for title, found in ((f"To get faster than {code(best.name)}, by the most that each can gain:" if best else "", faster), ("To know more:", more)):
             if found:
-                lines += [title, "", *(f"{number}. {sentence(str(action))}" for number, action in enumerate(found, 1)), ""]
+                lines += [title, "", *(f"{number}. {marked(str(action))}" for number, action in enumerate(found, 1)), ""]
         if not faster and not more:
             return [*lines, "Nothing: all evidence is there and current, and no rule speaks."]
         if any(self.elsewhere(one.view["device"]) for one in self.candidates):

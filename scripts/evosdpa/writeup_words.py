@@ -13,11 +13,32 @@ from evosdpa.page import words
 from evosdpa.variant_evidence import Evidence
 
 
-def prose(text: Any, limit: int = 400) -> str:
-    """Text from a source or a tool on one line, with no control character and nothing that Markdown would take for its own."""
-    shown = "".join(char for char in " ".join(str(text or "").split()) if not unicodedata.category(char).startswith("C"))
-    text = words.clip(shown, limit)
+def one_line(text: Any, limit: int = 400) -> str:
+    """Text from a source or a tool on one line, with no control character."""
+    return words.clip("".join(char for char in " ".join(str(text or "").split()) if not unicodedata.category(char).startswith("C")), limit)
+
+
+def escaped(text: str) -> str:
+    """A line with nothing in it that Markdown would take for its own."""
     return re.sub(r"[\\`*\[\]<>|&#~]|(?<!\w)_|_(?!\w)|(?<=_)_|_(?=_)", r"\\\g<0>", text)
+
+
+def prose(text: Any, limit: int = 400) -> str:
+    """Text from a source or a tool as a line of Markdown."""
+    return escaped(one_line(text, limit))
+
+
+def spans(text: str) -> list[tuple[str, bool]]:
+    """A line in parts, each with whether it is code: what stands between two backticks."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick without its second is a letter
+        parts[-2:] = ["`".join(parts[-2:])]
+    return [(part, bool(place % 2)) for place, part in enumerate(parts)]
+
+
+def marked(text: str) -> str:
+    """A line, with code between backticks, as Markdown."""
+    return "".join(code(part) if is_code else escaped(part) for part, is_code in spans(text))
 
 
 def code(text: Any) -> str:

@@ -1,5 +1,1 @@
-"""The report: one HTML file made from gap.json alone."""
-
-from evosdpa.page.render import build
-
-__all__ = ["build"]
+"""The report: one HTML file made from gap.json alone; render.py builds it."""

@@ -76,6 +76,10 @@ def _rung(place: int, entry: Entry) -> dict[str, Any]:
         name=entry.name, interval=f"{ends} µs" if ends else "none", status=entry.mark.text, why=words.clip(entry.why, 160))
 
 
+FIELDS = ("place", "kind", "time", "low", "high", "label", "value", "name", "interval", "status", "why", "tone", "fill", "ink")
+"""What a rung in a picture consists of."""
+
+
 def _layers(values: list[dict[str, Any]], scale: alt.Scale, axis: alt.Axis) -> list[alt.Chart]:
     """Tracks, intervals, points, names and values of rungs; the same for every ladder. The data is the whole picture's."""
     y = alt.Y("place:O", axis=None, sort="ascending")
@@ -132,21 +136,52 @@ def _finish(layers: list[alt.Chart], values: list[dict[str, Any]], step: int = S
     return finish(layers, values, step * len(values))
 
 
+def rung_values(entries: list[Entry]) -> list[dict[str, Any]]:
+    """What a picture draws of a ladder, from the top; FIELDS names it."""
+    return _coloured([_rung(place, entry) for place, entry in enumerate(rungs(entries))])
+
+
+def slowest_floor(values: list[dict[str, Any]]) -> float | None:
+    """The time of the slowest floor among some rungs, microseconds; None without one."""
+    return max((one["time"] for one in values if one["kind"] == "floor" and one["ranked"]), default=None)
+
+
 def ladder(view: Ladder, limits: tuple[float, float] | None = None) -> dict[str, Any]:
     """Times on a log axis: points with 95 % intervals, the goal as a line, what lies below the slowest floor as a band."""
-    values = _coloured([_rung(place, entry) for place, entry in enumerate(rungs(view.entries))])
-    low, high = limits or span([view])
+    values, (low, high) = rung_values(view.entries), limits or span([view])
+    return _ladder(values, (low, high), ticks(low, high), slowest_floor(values), view.goal_us)
+
+
+def _ladder(values: list[dict[str, Any]], ends: tuple[float, float], marks: list[float], floor_us: float | None, goal_us: float | None) -> dict[str, Any]:
+    low, high = ends
     scale = alt.Scale(type="log", domain=[low, high], nice=False)
-    axis = alt.Axis(values=ticks(low, high), title="µs for the whole problem (log scale)", labelExpr="format(datum.value, ',~g')")
+    axis = alt.Axis(values=marks, title="µs for the whole problem (log scale)", labelExpr="format(datum.value, ',~g')")
     layers: list[alt.Chart] = []
-    floors = [one["time"] for one in values if one["kind"] == "floor" and one["ranked"]]
-    if floors:
-        band = alt.InlineData(values=[{"from": low, "to": max(floors)}])
+    if floor_us is not None:
+        band = alt.InlineData(values=[{"from": low, "to": floor_us}])
         layers.append(alt.Chart(band).mark_rect(color="var(--floor)", opacity=0.13).encode(x=alt.X("from:Q", scale=scale, axis=axis), x2="to:Q"))
-    if view.goal_us:
-        share = math.log(view.goal_us / low) / math.log(high / low)
-        layers += _marker(view.goal_us, f"goal {view.goal_us:,.4g} µs", share, "var(--goal)")
+    if goal_us:
+        share = math.log(goal_us / low) / math.log(high / low)
+        layers += _marker(goal_us, f"goal {goal_us:,.4g} µs", share, "var(--goal)")
     return _finish(layers + _layers(values, scale, axis), values)
+
+
+def empty_ladder() -> dict[str, Any]:
+    """A ladder's specification without a goal, for the page's script to fill: `$values`, `$domain`, `$ticks` and `$band` stand where those
+    of a ladder go; its height is that of one rung."""
+    values = [{field: 1.0 if field in ("time", "low", "high") else 0 for field in FIELDS}]
+    ends, marks, floor_us = (0.25, 8.25), [4.25], 2.25  # stand for nothing: they are only looked for
+    filled = {"$values": values, "$domain": list(ends), "$ticks": marks, "$band": [{"from": ends[0], "to": floor_us}]}
+
+    def emptied(part: Any) -> Any:
+        slot = next((name for name, value in filled.items() if part == value), None)
+        if slot:
+            return slot
+        if isinstance(part, dict):
+            return {key: emptied(value) for key, value in part.items()}
+        return [emptied(value) for value in part] if isinstance(part, list) else part
+
+    return emptied(_ladder(values, ends, marks, floor_us, None))
 
 
 def span(views: list[Ladder]) -> tuple[float, float]:

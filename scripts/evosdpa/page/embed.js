@@ -1,4 +1,4 @@
-(async () => {
+window.chartsReady = (async () => {
   const root = document.documentElement, failed = [], specs = {}, selects = document.querySelectorAll("select[data-choose]");
   const draw = async (plot, spec) => {
     const label = plot.getAttribute("aria-label");
@@ -50,4 +50,5 @@
   }
   root.dataset.failed = failed.join(" ");
   root.dataset.charts = done;
+  return {draw};
 })();

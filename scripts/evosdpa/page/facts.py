@@ -8,7 +8,6 @@ from evosdpa.evidence import clip
 from evosdpa.page import words
 from evosdpa.page.ladders import is_ranked, with_interval
 
-MOST_CARDS = 24
 LOG_BUDGET = 120_000
 """Characters of all logs together; many logs are each cut shorter, head and tail kept."""
 MOST_LINES = 36
@@ -143,9 +142,10 @@ def _goal_rows(document: dict[str, Any]) -> dict[tuple[str, str, str], dict[str,
 
 def _time_cell(row: dict[str, Any] | None) -> dict[str, Any]:
     if row is None or words.finite(row.get("time_us")) is None:
-        return dict(text=words.NOTHING, interval="", ranked=False, mark=None)
+        return dict(text=words.NOTHING, interval="", ranked=False, mark=None, mode="")
     mark = words.mark(row["status"], row.get("stale")) if row.get("status") not in (None, "ok") else None
-    return dict(text=words.time_us(row), interval=words.time_interval(row), ranked=is_ranked(row), mark=mark)
+    return dict(text=words.time_us(row), interval=words.time_interval(row), ranked=is_ranked(row), mark=mark,
+                mode=str(row.get("mode") or ""))
 
 
 def _troubles(rows: list[dict[str, Any] | None], said: str) -> list[dict[str, Any]]:
@@ -211,8 +211,8 @@ def _levers(fact: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def variants(document: dict[str, Any], most: int = MOST_CARDS) -> tuple[list[dict[str, Any]], int]:
-    """Views of the variants, at most so many, those with a rank first and the fastest leading, and how many were left out."""
+def variants(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Views of the variants, those with a rank first and the fastest leading."""
     rows, modes = _goal_rows(document), [str(mode) for mode in document["goal"].get("modes") or ["warm"]]
     views = []
     for fact in document["variants"]:
@@ -241,12 +241,14 @@ def variants(document: dict[str, Any], most: int = MOST_CARDS) -> tuple[list[dic
             levers=_levers(fact), source=str(fact.get("source") or ""), compiler=str(build.get("compiler") or ""), arch=str(build.get("arch") or ""),
             warnings=[str(one) for one in build.get("warnings") or []],
             order=(device != document["leading_device"], not (first and is_ranked(first)), (first or {}).get("time_us") or 0.0, name)))
-    views.sort(key=lambda view: view["order"])
-    shown = views[:most]
-    logs = [step for view in shown for step in view["steps"] if step["log"]]
-    for step in logs:
-        step["log"] = clip(step["log"], min(4200, LOG_BUDGET // len(logs)))
-    return shown, len(views) - len(shown)
+    return sorted(views, key=lambda view: view["order"])
+
+
+def logs(views: list[dict[str, Any]]) -> list[list[tuple[str, str]]]:
+    """Of each view the steps that left a log, with that log, cut so that all together stay within the budget."""
+    found = [[(step["kind"], step["log"]) for step in view["steps"] if step["log"]] for view in views]
+    limit = min(4200, LOG_BUDGET // max(1, sum(map(len, found))))
+    return [[(kind, clip(log, limit)) for kind, log in one] for one in found]
 
 
 def variants_answer(document: dict[str, Any]) -> str:

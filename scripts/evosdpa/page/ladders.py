@@ -47,6 +47,13 @@ class Entry:
         return words.mark(self.row.get("status"), self.row.get("stale"))
 
     @property
+    def cells(self) -> tuple[str, ...]:
+        """Its numbers as a table shows them: time, interval, over the goal, over the best rival, verdict, over the floor, TFLOP/s."""
+        row = self.row
+        return (words.time_us(row), words.time_interval(row) or words.NOTHING, words.versus_goal(row), words.versus_rival(row),
+                str(row.get("verdict") or words.NOTHING), words.number(row.get("vs_floor")), words.number(row.get("tflops")))
+
+    @property
     def why(self) -> str:
         """Why the entry is not ranked, or how many processes stand behind it."""
         reason = str(self.row.get("reason") or "")

@@ -15,8 +15,9 @@ import vl_convert
 from markupsafe import Markup, escape
 
 from evosdpa import evidence, stats
-from evosdpa.page import (analysis, analysis_charts, charts, clock_charts, clocks, evolution, evolution_charts, facts, gate, history, history_charts,
-                          ladders, words)
+from evosdpa.candidates import Search
+from evosdpa.page import (analysis, analysis_charts, cards, charts, clock_charts, clocks, evolution, evolution_charts, facts, gate, history, history_charts,
+                          ladder_choice, ladders, step_table, words)
 
 FOLDER = Path(__file__).parent
 VEGA_LITE = "6.4"
@@ -296,18 +297,20 @@ def page(document: dict[str, Any], cache: Path) -> str:
     document = whole(document)
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)
-    environment.globals.update(words=words, NOTHING=words.NOTHING, MARKS=words.MARKS, MODES=ladders.MODES)
-    environment.filters.update(slug=facts.slug, commands=commands)
+    environment.globals.update(words=words, NOTHING=words.NOTHING, MARKS=words.MARKS, MODES=ladders.MODES, rung_titles=ladder_choice.TITLES)
+    environment.filters.update(slug=facts.slug, commands=commands, marked=cards.marked, zip=zip, json_block=json_block)
     gates, itself = gate.proofs(document), gate.against_itself(document)
-    shown, hidden = facts.variants(document)
+    search = Search(document)
+    shown = [one.view for one in search.candidates[:cards.MOST_CARDS]]
     lines, more_lines = facts.provenance(document)
     figures = dict(goal=goal_figures(document), zoom=zoom_figures(document), others=other_figures(document))
     return environment.get_template("report.html.jinja").render(
-        css=Markup((FOLDER / "style.css").read_text()), embed=Markup((FOLDER / "embed.js").read_text()), bundle=Markup(bundle(cache)),
+        css=Markup((FOLDER / "style.css").read_text()), embed=Markup((FOLDER / "embed.js").read_text()), choices=Markup((FOLDER / "choices.js").read_text()),
+        bundle=Markup(bundle(cache)), choice=ladder_choice.view(document),
         head=headline(document), devices=facts.devices(document), modes=[str(mode) for mode in document["goal"].get("modes") or ["warm"]],
         figures=figures, analysis=analyses(document), evolution=evolutions(document), other_problems=other_problems(document), matrices=facts.matrices(document),
         correctness_answer=facts.correctness_answer(document), failed=facts.failures(document, "failed")[:facts.MOST_LINES],
-        refused=facts.failures(document, "unsupported")[:facts.MOST_LINES], variants=shown, variants_left_out=hidden,
+        refused=facts.failures(document, "unsupported")[:facts.MOST_LINES], variants=shown, cards=cards.sections(search), steps=step_table.view(search, [one["id"] for one in shown]),
         gates=gates, checks=gate.legend(gates), itself=itself[:facts.MOST_LINES], itself_answer=gate.itself_answer(document, itself),
         history=histories(document), clocks=clock_figures(document), itself_figures=tries_figures(itself), itself_kinds=gate.KINDS,
         variants_answer=facts.variants_answer(document), provenance=lines, provenance_left_out=more_lines, protocol=facts.protocol(document),
