@@ -34,7 +34,7 @@ configfile: "config.yaml"
 
 requested = list(given.targets or [])
 every_core = given.cores or 1  # none where Snakemake only looks, as for --report
-plan = planning.Plan(config, requested)
+plan = planning.Plan(config, requested, planning.evolves(given))
 
 wildcard_constraints:
     variant=variants.NAME,
@@ -48,7 +48,7 @@ for name, limit in plan.limits(given).items():
     workflow.register_resource(name, limit)
 
 
-localrules: all, rivals, record, check, selftest, summary, propose, screen, select
+localrules: all, rivals, record, check, selftest, summary
 
 
 # ---- Targets ---------------------------------------------------------------------------------------------------------
@@ -305,13 +305,14 @@ rule repeatability:
 if plan.evolving:
 
     checkpoint propose:
+        localrule: True
         input:
             populations=plan.populations_before,
         output:
             "results/{device}/evolve/gen{generation}/proposal.json",
         params:
             code=plan.code("propose_children"),
-            settings=plan.evolve_settings(),
+            settings=plan.evolve_settings,
             arch=plan.arch,
         log:
             "results/logs/{device}/evolve/gen{generation}/propose.log",
@@ -322,6 +323,7 @@ if plan.evolving:
             """
 
     checkpoint screen:
+        localrule: True
         input:
             populations=plan.populations_before,
             proposal="results/{device}/evolve/gen{generation}/proposal.json",
@@ -340,11 +342,13 @@ if plan.evolving:
                 --proposal {input.proposal:q} --output {output:q} 2>&1 | tee {log:q}
             """
 
+    # Only what decides who is right and how fast: a profile made again times nothing again.
+
     rule finals:
         input:
             populations=plan.populations_before,
             screening="results/{device}/evolve/gen{generation}/screening.json",
-            evidence=lambda wildcards: plan.measured(checkpoints.screen.get(**wildcards).output[0]),
+            decisive=lambda wildcards: plan.decisive(checkpoints.screen.get(**wildcards).output[0]),
             floors=plan.floor_inputs,
         output:
             evidence="results/{device}/evolve/gen{generation}/finals/bench.json",
@@ -366,30 +370,58 @@ if plan.evolving:
             """
 
     rule select:
+        localrule: True
         input:
             populations=plan.populations_before,
             screening="results/{device}/evolve/gen{generation}/screening.json",
             finals="results/{device}/evolve/gen{generation}/finals/bench.json",
+            measured=lambda wildcards: plan.measured(checkpoints.screen.get(**wildcards).output[0]),
         output:
             "results/{device}/evolve/gen{generation}/population.json",
         params:
             code=plan.code("select_elites"),
             settings=plan.finals_settings(),
-            arch=plan.arch,
         log:
             "results/logs/{device}/evolve/gen{generation}/select.log",
         shell:
             r"""
-            python scripts/select_elites.py --device {wildcards.device:q} --arch {params.arch:q} --settings {params.settings:q} \
-                --screening {input.screening:q} --finals {input.finals:q} --output {output:q} 2>&1 | tee {log:q}
+            python scripts/select_elites.py --device {wildcards.device:q} --settings {params.settings:q} --screening {input.screening:q} \
+                --finals {input.finals:q} --output {output:q} 2>&1 | tee {log:q}
+            """
+
+    # The last elites beside what the evolution began with, once more: the run that chose an elite flatters it.
+
+    rule closing:
+        input:
+            populations=plan.populations_before,
+            last=plan.population,
+            floors=plan.floor_inputs,
+        output:
+            evidence="results/{device}/evolve/gen{generation}/closing/bench.json",
+            samples="results/{device}/evolve/gen{generation}/closing/samples.csv.gz",
+        params:
+            code=plan.code("time_finalists"),
+            settings=plan.finals_settings(),
+            device=plan.device_identity,
+            arch=plan.arch,
+        log:
+            "results/logs/{device}/evolve/gen{generation}/closing.log",
+        threads: plan.timing_threads(every_core)
+        resources:
+            gpu=1,
+        shell:
+            r"""
+            python scripts/time_finalists.py --device {wildcards.device:q} --arch {params.arch:q} --settings {params.settings:q} \
+                --generation {wildcards.generation:q} --floors {input.floors:q} --output {output.evidence:q} --samples {output.samples:q} 2>&1 | tee {log:q}
             """
 
     rule evolve:
         localrule: True
         input:
-            plan.last_population(),
+            population=plan.last_population(),
+            closing=plan.closing(),
         shell:
-            "python scripts/print_evolution.py --device {plan.evolve_device:q}"
+            "python scripts/print_evolution.py --device {plan.evolve_device:q} --closing {input.closing:q}"
 
 
 # ---- From evidence to the page ---------------------------------------------------------------------------------------

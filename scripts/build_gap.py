@@ -22,7 +22,7 @@ def main() -> None:
     names = [*plan["names"], *(evolution.measured(histories) if not config.only else [])]
     found = gap.Gap(config, list(dict.fromkeys(names)), plan["device"], plan["arch"])
     found.errors += errors
-    document = gap_document.document(found, evolution.evolutions(config, histories))
+    document = gap_document.document(found, evolution.evolutions(found, histories))
     for error in document["errors"]:
         print(f"left out: {error}")
     evidence.write_text(given.table, gap.table(document["rows"]))

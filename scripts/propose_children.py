@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from evosdpa import command_line, evidence
-from evosdpa.evolve import generation
+from evosdpa.evolve import proposal
 
 
 def main() -> None:
@@ -12,10 +12,11 @@ def main() -> None:
     parser.add_argument("--generation", type=int, required=True, help="0 for the variants to begin with")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
-    record = generation.propose(given.settings, given.device, given.arch, given.generation)
+    record = proposal.propose(given.settings, given.device, given.arch, given.generation)
     evidence.write(given.output, record)
     print(f"generation {record.generation}: {', '.join(child.name for child in record.children) or 'no children'}")
-    print("\n".join([*record.notes, *(f"{child.name}: {child.dropped}" for child in record.children if child.dropped)]))
+    for line in (*record.notes, *(f"{child.name}: {child.dropped}" for child in record.children if child.dropped)):
+        print(line)
 
 
 if __name__ == "__main__":

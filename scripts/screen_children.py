@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from evosdpa import command_line, evidence
-from evosdpa.evolve import generation
+from evosdpa.evolve import screening
 from evosdpa.evolve.lineage import Proposal
 
 
@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("--proposal", type=command_line.existing, required=True, help="proposal.json")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
-    record = generation.screen(given.settings, given.device, given.arch, evidence.read(given.proposal, Proposal))
+    record = screening.screening(given.settings, given.device, given.arch, evidence.read(given.proposal, Proposal))
     evidence.write(given.output, record)
     for child in record.children:
         print(f"{child.name}: {f'dropped, {child.dropped}' if child.dropped else 'to be measured'}")

@@ -329,6 +329,6 @@ def test_a_written_child_is_named_after_its_first_written_ancestor(parent, name)
 def test_an_evolution_that_cannot_begin_is_one_line(start, expected, capsys, monkeypatch):
     monkeypatch.setattr(plan.machine, "gpus", lambda: ())
     with pytest.raises(SystemExit):
-        plan.Plan({"evolve": {"start": start}}, ["evolve"])
+        plan.Plan({"evolve": {"start": start}}, ["evolve"], evolving=True)
     error = capsys.readouterr().err
     assert error.startswith("evo-sdpa: ") and expected in error and error.count("\n") == 1

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas
 
-from evosdpa import benchmarking, between_runs, build, evidence, keys, machine, profiling, repeatability, sanitizing, selftest, stats, variants, verification
+from evosdpa import benchmarking, between_runs, build, evidence, keys, machine, profiling, repeatability, sanitizing, selftest, standing, stats
+from evosdpa import variants, verification
 from evosdpa import problem as problems
 from evosdpa.config import Config
 from evosdpa.evidence import Bench, Build, EvidenceError, Head, Static, Status, Timing
@@ -87,26 +88,6 @@ class Chain:
     def changed(self) -> list[str]:
         """What makes any of the steps that decide a rank stale."""
         return sorted({part for kind in ("verify", "bench") if kind in self.pieces for part in self.pieces[kind].changed})
-
-
-def anchor_beside(timing: Timing, company: list[Timing]) -> Timing | None:
-    """The anchor's good time of the same processes, problem and mode; None where there is none."""
-    return next((one for one in company if one.name == ANCHOR and one.status is Status.OK and (one.problem, one.mode) == (timing.problem, timing.mode)
-                 and len(one.process_medians_us) == len(timing.process_medians_us)), None)
-
-
-def standing(chain: Chain) -> tuple[Status, str]:
-    """How what was measured stands: the first of verify, bench and the sanitizer that says no decides, with its reason."""
-    for kind in ("verify", "bench"):
-        record = chain.get(kind)
-        if record is None:
-            return Status.NOT_RUN, f"no {kind} evidence"
-        if record.status is not Status.OK:
-            return record.status, record.reason
-    sanitized = chain.get("sanitize")
-    if sanitized is not None and sanitized.status in (Status.FAILED, Status.ERROR, Status.TIMEOUT):
-        return sanitized.status, f"compute-sanitizer {sanitized.reason}"
-    return Status.OK, ""
 
 
 class Gap:
@@ -230,7 +211,7 @@ class Gap:
             if built is not None and built.status is not Status.OK:
                 return built.status, built.reason
             return Status.NOT_RUN, f"nothing measured on {device} here and nothing recorded"
-        return standing(chain)
+        return standing.of_steps({kind: piece.record for kind, piece in chain.pieces.items()})
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of gap.csv."""
@@ -283,7 +264,7 @@ class Gap:
     @staticmethod
     def _ratio(above: Timing, above_company: list[Timing], below: Timing, below_company: list[Timing]) -> stats.Estimate | None:
         """The ratio of two times from different processes, through the anchor that was timed in both; None where one lacks a good anchor."""
-        here, there = anchor_beside(above, above_company), anchor_beside(below, below_company)
+        here, there = standing.anchor_beside(above, above_company), standing.anchor_beside(below, below_company)
         if below.name == ANCHOR and here:
             return stats.ratio_within(above.process_medians_us, here.process_medians_us)
         if above.name == ANCHOR and there:
@@ -347,16 +328,13 @@ class Gap:
 
     def _floor(self, row: dict[str, Any], timing: Timing, timings: list[Timing]) -> None:
         """Time over the slowest floor of the same processes; faster than a floor is suspect."""
-        floors = [one for one in timings if one.name in variants.floors() and one.time_us and (one.problem, one.mode) == (timing.problem, timing.mode)
-                  and len(one.process_medians_us) == len(timing.process_medians_us)]
-        if not floors:
+        found = standing.over_floor(timing, timings)
+        if found is None:
             return
-        slowest = max(floors, key=lambda one: one.time_us)
-        ratio = stats.ratio_within(timing.process_medians_us, slowest.process_medians_us)
+        floor, ratio = found
         row["vs_floor"] = ratio.value
-        interval = ratio.interval()
-        if interval and interval[1] < 1 and row["kind"] == "variant":
-            row["status"], row["reason"] = Status.SUSPECT.value, f"faster than {slowest.name}, which no kernel can be: {ratio.value:.2f} of its time"
+        if row["kind"] == "variant" and (reason := standing.suspicion(floor, ratio)):
+            row["status"], row["reason"] = Status.SUSPECT.value, reason
 
 
 def table(rows: list[dict[str, Any]]) -> str:

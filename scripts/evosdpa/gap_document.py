@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from evosdpa import evidence, history, parents, process_times, stats, variants
+from evosdpa import evidence, history, parents, process_times, standing, stats, variants
 from evosdpa import problem as problems
 from evosdpa.evidence import Bench, Build, EvidenceError, Profile, Sanitize, Static, Status, Verify
 from evosdpa.evolve import screening
-from evosdpa.gap import ORIGINS, Chain, Gap, anchor_beside
+from evosdpa.gap import ORIGINS, Chain, Gap
 from evosdpa.rival_names import ANCHOR
 from evosdpa.variants import Variant
 
@@ -61,7 +61,7 @@ def _facts(gap: Gap, variant: Variant, about: variants.Header, device: str) -> d
     sanitize: Sanitize | None = chain.get("sanitize")
     profile: Profile | None = chain.get("profile")
     goal = gap.config.goal.problem
-    launch = screening.launch_of(static, goal)
+    launch = next(iter(screening.launches_of(static, goal)), None)
     spills = screening.spill_bytes(built, launch)
     return dict(
         name=variant.name, device=device, source=str(variant.source), on_cpu=variant.on_cpu, title=about.title, idea=about.idea,
@@ -93,7 +93,7 @@ def _versus_anchor(gap: Gap, bench: Bench) -> dict[str, dict[str, Any]]:
     for timing in bench.timings:
         if timing.problem != gap.config.goal.problem or timing.mode == "eager" or timing.status is not Status.OK or not timing.time_us:
             continue
-        anchor = anchor_beside(timing, bench.anchors)
+        anchor = standing.anchor_beside(timing, bench.anchors)
         if anchor is not None:
             ratio = stats.ratio_within(timing.process_medians_us, anchor.process_medians_us)
             low, high = ratio.interval() or (None, None)

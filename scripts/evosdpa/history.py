@@ -14,9 +14,9 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from evosdpa import between_runs, evidence, keys, stats
+from evosdpa import between_runs, evidence, keys, standing, stats
 from evosdpa.evidence import Bench, EvidenceError, Sanitize, Status, Timing, Verify
-from evosdpa.gap import Chain, Piece, anchor_beside, standing
+from evosdpa.gap import Chain, Piece
 
 KERNEL = ("source", "headers", "levers", "flags", "compiler", "binary")
 """Parts of a bench's key that are the kernel; `flags` as a digest, the others as they stand in the evidence."""
@@ -90,7 +90,7 @@ def lines_of(chain: Chain, goal: str, mode: str) -> list[Line]:
         return []
     same = Chain(chain.name, chain.device, {kind: piece for kind, piece in chain.pieces.items()
                                             if piece.record.key_parts.get("binary") == bench.key_parts.get("binary")})
-    status, _ = standing(same)
+    status, _ = standing.of_steps({kind: piece.record for kind, piece in same.pieces.items()})
     verify: Verify | None = same.get("verify")
     counts = verify.counts if verify else {}
     common = {
@@ -121,7 +121,7 @@ def _number(value: float | None) -> str:
 
 def _time(timing: Timing, bench: Bench) -> Line:
     """The cells of one time; over the anchor's of the same processes where there is one, not in mode eager (see gap_document)."""
-    anchor = anchor_beside(timing, bench.anchors) if timing.time_us and timing.mode != "eager" else None
+    anchor = standing.anchor_beside(timing, bench.anchors) if timing.time_us and timing.mode != "eager" else None
     ratio = stats.ratio_within(timing.process_medians_us, anchor.process_medians_us) if anchor else None
     low, high = (ratio.interval() if ratio else None) or (None, None)
     return {"problem": timing.problem, "mode": timing.mode, "time_us": _number(timing.time_us), "ci_low_us": _number(timing.ci_low_us),

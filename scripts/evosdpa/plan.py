@@ -9,6 +9,7 @@ import fcntl
 import functools
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -45,6 +46,13 @@ def options(arguments: list[str]) -> Any:
     from snakemake.cli import parse_args
 
     return parse_args(arguments)[1]
+
+
+def evolves(given: Any) -> bool:
+    """Whether an evolution is asked for: by its target, by one of its files, or as a single job for another Snakemake."""
+    jobs = [str(job) for name in ("target_jobs", "allowed_rules") for job in getattr(given, name, None) or ()]
+    return (EVOLVE in (given.targets or ()) or any(f"/{lineage.FOLDER}/" in name for name in given.targets or ())
+            or any(re.match(rf"(?:{'|'.join(EVOLVE_RULES)})\b", job) for job in jobs))
 
 
 def starts_jobs(given: Any) -> bool:
@@ -121,14 +129,14 @@ def check_writable(starting: bool) -> None:
 class Plan:
     """The checked configuration, the variants and the device; methods are the Snakefile's input and params functions."""
 
-    def __init__(self, raw_config: dict[str, Any], requested: Iterable[str] = ()) -> None:
+    def __init__(self, raw_config: dict[str, Any], requested: Iterable[str] = (), evolving: bool = False) -> None:
         try:
             self.config = configuration.check(raw_config)
             self.gpu = machine.gpu_for(self.config.device)
             self.names = self._names(requested)
             for name in (*self.config.repeatability.variants, *self.config.evolve.start):
                 variants.resolve(name)
-            self.evolving = EVOLVE in requested or any(f"/{lineage.FOLDER}/" in name for name in requested)
+            self.evolving = evolving
             self.evolve_device = self._evolve_device() if self.evolving else ""
             self._variants = {name: variants.resolve(name) for name in [*self.names, *variants.floors(), *self._tools()]}
             for planted in (*variants.planted(True), *variants.planted(False)):
@@ -281,30 +289,55 @@ class Plan:
         """What an evolution ends with."""
         return str(self.generation_folder(self.config.evolve.generations) / "population.json")
 
+    def closing(self) -> str:
+        """The evidence of its last elites beside what it began with."""
+        return str(self.generation_folder(self.config.evolve.generations) / lineage.CLOSING / "bench.json")
+
     def populations_before(self, wildcards: Any) -> list[str]:
         """What all earlier generations left."""
+        if wildcards.device != self.evolve_device:
+            stop(f"the evolution of evolve.start is on {self.evolve_device}, not on {wildcards.device}")
         return [str(self.generation_folder(number) / "population.json") for number in range(int(wildcards.generation))]
 
-    def children_of(self, path: Any, kind: str) -> list[str]:
-        """The children that a proposal or screening names and nothing speaks against, with their parents. Ends with one line when the file cannot be used."""
+    def population(self, wildcards: Any) -> str:
+        """What a generation left."""
+        return str(self.generation_folder(wildcards.generation) / "population.json")
+
+    def _read(self, path: Any, kind: str) -> Any:
+        """A file of a generation. Ends with one line when it cannot be used."""
         try:
-            found = evidence.read(str(path), lineage.STEPS[kind]).children
+            return evidence.read(str(path), lineage.STEPS[kind])
         except evidence.EvidenceError as error:
             stop(str(error))
-        return [child.name for child in found if not child.dropped]
 
     def binaries(self, path: Any) -> list[str]:
         """What is compiled and inspected before a proposal is screened."""
-        return [one for name in self.children_of(path, "proposal") for one in self.build_files(name)]
+        proposal = self._read(path, "proposal")
+        lineage.restore_sources(proposal)
+        return [one for child in proposal.children if not child.dropped for one in self.build_files(child.name)]
+
+    def taking_part(self, path: Any) -> list[str]:
+        """The children that passed a screening, with the elites of the generation before and of the beginning."""
+        screening = self._read(path, "screening")
+        names = [child.name for child in screening.children if not child.dropped]
+        for place in ([0, screening.generation - 1] if screening.generation else []):
+            names += self._read(self.generation_folder(place) / "population.json", "population").elites
+        return list(dict.fromkeys(names))
+
+    def decisive(self, path: Any) -> list[str]:
+        """What the finals go by: libraries, and the evidence that says who is right and how fast."""
+        names = self.taking_part(path)
+        steps = [step for step in (CPU_STEPS if self.evolve_device == "cpu" else GPU_STEPS) if step != "profile"]
+        return [self.library(name) for name in names] + [str(RESULTS / self.evolve_device / name / f"{step}.json") for name in names for step in steps]
 
     def measured(self, path: Any) -> list[str]:
-        """Everything that is measured of the children that passed."""
-        return [one for name in self.children_of(path, "screening") for one in self.chain(name)]
+        """Everything that is measured of those that take part."""
+        return [one for name in self.taking_part(path) for one in self.chain(name)]
 
     def evolution_files(self) -> list[str]:
         """What evolutions on this machine left so far; the last population of one that was asked for."""
-        found = sorted(str(path) for path in RESULTS.glob(f"*/{lineage.FOLDER}/gen*/*.json") if path.parts[1] != RECORDED.name)
-        return list(dict.fromkeys([*found, self.last_population()])) if self.evolving else found
+        found = sorted(str(path) for path in RESULTS.glob(f"*/{lineage.FOLDER}/gen*/**/*.json") if path.parts[1] != RECORDED.name)
+        return list(dict.fromkeys([*found, self.last_population(), self.closing()])) if self.evolving else found
 
     # What jobs read
 
@@ -457,17 +490,18 @@ class Plan:
         """The whole configuration, and which variants and device this machine has."""
         return json.dumps({"config": self.config.model_dump(), "names": self.names, "device": self.device, "arch": self.arch}, sort_keys=True)
 
-    def evolve_settings(self) -> str:
-        """The whole configuration, as far as it decides which children there are: how many generations follow does not."""
-        config = self.config.model_dump(exclude={"evolve": {"generations"}, "only": True, "show_device": True, "selftest": True, "repeatability": True})
-        return json.dumps(config, sort_keys=True)
+    def evolve_settings(self, wildcards: Any) -> str:
+        """The whole configuration, as far as it decides which children there are. How many generations follow does not, and a generation that was
+        proposed keeps the settings of its search."""
+        config = self.config.model_dump(exclude={"evolve": True, "only": True, "show_device": True, "selftest": True, "repeatability": True})
+        kept = lineage.kept_settings(self.generation_folder(wildcards.generation) / "proposal.json", self.config.evolve)
+        del kept["generations"]
+        return json.dumps({**config, "evolve": kept}, sort_keys=True)
 
     def finals_settings(self) -> str:
-        """What decides which children are right, how they are timed and how many stay."""
-        config = self.config.model_dump(include={"goal": {"problem", "modes"}, "problems": True, "compile": True, "verify": True, "sanitize": True, "bench": True,
-                                                 "profile": True, "evolve": {"top_k", "children", "start", "seed"}})
-        entries = {name: entry.model_dump(exclude={"required"}) for name, entry in self.config.variants.items()}
-        return json.dumps({**config, "variants": entries}, sort_keys=True)
+        """What decides how finals are timed, and which evolution they belong to."""
+        config = self.config.model_dump(include={"goal": {"problem", "modes"}, "bench": True, "verify": {"tolerance"}, "evolve": {"start", "seed"}})
+        return json.dumps({**config, "problems": [self.config.goal.problem]}, sort_keys=True)
 
     def device_identity(self, wildcards: Any) -> str:
         """What a measurement depends on beside the code: the device and its driver."""
@@ -492,6 +526,8 @@ FREE_BYTES = 32 * 1000 * 1000
 
 EVOLVE = "evolve"
 """The target that starts or goes on with an evolution."""
+EVOLVE_RULES = ("propose", "screen", "finals", "closing", "select", EVOLVE)
+"""Its rules."""
 
 RULES = ("all", EVOLVE, "gap", "report", "writeup", "summary", "record", "check", "selftest")
 """Rules that can be asked for by name; every other name on the command line is meant to be a variant's."""
@@ -504,6 +540,7 @@ DATA = {"inspect_variant": ("occupancy.cpp",), "build_report": ("page/*.jinja", 
 
 WORKERS = {
     "inspect_variant": ("describe",), "verify_variant": ("verify",), "sanitize_variant": ("sanitize",), "bench_variant": ("bench",),
-    "bench_rival": ("bench",), "time_finalists": ("bench",), "profile_variant": ("profile",), "selftest_gate": ("verify", "bench", "sanitize"), "measure_repeatability": ("bench",),
+    "bench_rival": ("bench",), "time_finalists": ("bench",), "profile_variant": ("profile",), "selftest_gate": ("verify", "bench", "sanitize"),
+    "measure_repeatability": ("bench",),
 }
 """The harness modules that a script starts as processes of their own."""

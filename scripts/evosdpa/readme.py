@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evosdpa import benchmarking, config as configuration, evidence, gap, keys, ladder, selftest, table_cells as cells, variants
 from evosdpa.evidence import Bench, Repeatability, Selftest, Status, Timing, ToolSpeed
-from evosdpa.evolve import document as evolutions
+from evosdpa.evolve import table as evolution_table
 from evosdpa.rival_names import ANCHOR
 
 RECORDED = Path("results/recorded")
@@ -95,35 +95,7 @@ def gate() -> str:
 
 def evolution() -> str:
     """What the recorded evolution on the configured device found."""
-    config = configuration.load("config.yaml")
-    histories, errors = evolutions.found(("recorded",))
-    if errors:
-        raise evidence.EvidenceError(errors[0])
-    if config.show_device not in histories:
-        return f"No evolution is recorded on {config.show_device} yet.\n"
-    history = histories[config.show_device][1]
-    entry = evolutions.evolutions(config, {config.show_device: histories[config.show_device]})[0]
-    made = [child for child in entry["children"] if child["parent"]]
-    dropped = sum(bool(child["dropped"]) for child in made)
-    right = sum(child["status"] == Status.OK for child in made)
-    lines = [f"Recorded on one {entry['finals'].get('device', {}).get('name') or config.show_device}, {entry['finals'].get('ended', '')[:10]}; `{entry['problem']}`, microseconds. "
-             f"Generations after the start: {len(entry['generations']) - 1}. Children measured: {len(made) - dropped}, {right} of them right; "
-             f"{dropped} dropped for what their binaries say. The elites, as the last finals timed them together:", "",
-             *cells.head(["elite", "made from", "changed"], entry["modes"])]
-    by_name = {child["name"]: child for child in entry["children"]}
-    for name in entry["elites"]:
-        child = by_name.get(name, {})
-        changed = ", ".join(f"{one['lever']} {one['before']} -> {one['after']}" for one in child.get("changes", []))
-        times = (entry["times_us"].get(name, {}).get(mode) for mode in entry["modes"])
-        lines.append(cells.row([f"**{name}**", child.get("parent") or "given", changed, *("" if one is None else cells.rounded(one, None) for one in times)]))
-    lines += ["", "| lever | children that changed it | time over the parent's | 95 % interval |", "|---|---:|---:|---|"]
-    for one in entry["levers"]:
-        ends = f"{one['low']:.3f} to {one['high']:.3f}" if one["low"] is not None else ""
-        lines.append(cells.row([f"{one['source']} {one['lever']}", str(one["pairs"]), f"{one['ratio']:.3f}", ends]))
-    if entry["changed"]:
-        lines += ["", f"Of an earlier protocol (changed since: {', '.join(entry['changed'])})."]
-    lines += ["", f"It took {history.measured_s / 60:.0f} minutes of measuring."]
-    return "\n".join(lines) + "\n"
+    return evolution_table.of(configuration.load("config.yaml"))
 
 
 def tool_speed() -> str:

@@ -24,7 +24,7 @@ GENERATED = ("results/*/evolve/sources", "results/recorded/*/evolve/sources")
 """Where sources lie that a generator wrote, as globs: an evolution's own children, which nobody has taken into kernels/ yet."""
 
 STEM = (r"(?!(?:rival|rivals|all|record|check|compile|inspect|verify|sanitize|bench|profile|gap|report|selftest|planted|repeatability|summary|writeup"
-        r"|evolve|propose|screen|finals|select)\b)[A-Za-z][A-Za-z0-9_]*")
+        r"|evolve|propose|screen|finals|closing|select)\b)[A-Za-z][A-Za-z0-9_]*")
 """A variant's stem: a C identifier, so that it is also a safe path and target; names of rules are taken."""
 LEVERS = r"[A-Z][A-Z0-9_]*=[A-Za-z0-9_]+"
 NAME = rf"{STEM}(?:@{LEVERS}(?:,{LEVERS})*)?"
@@ -106,9 +106,11 @@ def floors() -> tuple[str, ...]:
     return tuple(stem for stem, path in sources().items() if path.parent == FLOORS)
 
 
-def generated(stem: str) -> Path | None:
-    """The source of that stem that a generator wrote; not cached, because an evolution writes new ones while it is planned."""
-    return next((path for pattern in GENERATED for suffix in SUFFIXES for path in sorted(Path().glob(f"{pattern}/{stem}{suffix}"))), None)
+def generated(stem: str, device: str = "*") -> Path | None:
+    """The source of that stem that a generator wrote on a device, or on any: its name holds a digest of its text, so all of one name are the
+    same. Not cached, because an evolution writes new ones while it is planned."""
+    patterns = [pattern.replace("*", device) for pattern in GENERATED]
+    return next((path for pattern in patterns for suffix in SUFFIXES for path in sorted(Path().glob(f"{pattern}/{stem}{suffix}"))), None)
 
 
 def planted(on_cpu: bool) -> list[Variant]:
@@ -252,6 +254,7 @@ def includes(source: Path) -> tuple[Path, ...]:
             for folder in (current.parent, INCLUDE):
                 candidate = folder / name
                 if candidate.is_file():
+                    _check_inside(candidate, f"{current}:{line}", name)
                     break
             else:
                 raise VariantError(f'{current}:{line}: #include "{name}" is neither beside it nor in {INCLUDE}')
@@ -259,6 +262,12 @@ def includes(source: Path) -> tuple[Path, ...]:
                 found.add(candidate)
                 waiting.append(candidate)
     return tuple(sorted(found))
+
+
+def _check_inside(path: Path, where: str, name: str) -> None:
+    """Raises VariantError for an include from outside the project: it would be read, hashed, recorded and shown to a generator."""
+    if not path.resolve().is_relative_to(Path.cwd().resolve()):
+        raise VariantError(f'{where}: #include "{name}" is outside the project; a kernel includes what lies beside it or in {INCLUDE}')
 
 
 @cache

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from evosdpa import benchmarking, evidence, keys, variants
-from evosdpa.config import Config
 from evosdpa.evidence import Bench, EvidenceError
-from evosdpa.evolve import credit, lineage
+from evosdpa.evolve import credit, lineage, selecting
 from evosdpa.evolve.lineage import History
+from evosdpa.gap import Gap
 from evosdpa.stats import Estimate
 
 ROOTS = {"measured": Path("results"), "recorded": Path("results/recorded")}
@@ -53,22 +53,27 @@ def _resolves(name: str) -> bool:
     return True
 
 
-def evolutions(config: Config, histories: dict[str, tuple[str, History]]) -> list[dict[str, Any]]:
-    """One entry a device, its generations and what they teach."""
-    return [_entry(config, origin, history) for _, (origin, history) in sorted(histories.items())]
+def evolutions(gap: Gap, histories: dict[str, tuple[str, History]]) -> list[dict[str, Any]]:
+    """One entry a device, its generations and what they teach; `gap` is the evidence about the variants that took part."""
+    return [_entry(gap, origin, history) for _, (origin, history) in sorted(histories.items())]
 
 
-def _entry(config: Config, origin: str, history: History) -> dict[str, Any]:
+def _entry(gap: Gap, origin: str, history: History) -> dict[str, Any]:
     last = history.generations[-1][1]
+    closing = _bench(origin, history.device, len(history.generations) - 1, lineage.CLOSING)
+    timed = closing or next((found for number in range(len(history.generations) - 1, -1, -1)
+                             if (found := _bench(origin, history.device, number, lineage.FINALS)) and found.timings), None)
     return dict(
-        device=history.device, origin=origin, problem=last.problem, modes=last.modes, elites=last.elites, times_us=last.times_us,
-        measured_s=history.measured_s, changed=_changed(config, origin, history), finals=_finals(origin, history),
+        device=history.device, origin=origin, problem=last.problem, modes=last.modes, begun_with=history.begun_with, elites=last.elites, times_us=last.times_us,
+        measured_s=history.measured_s, changed=_changed(gap, history, timed), against_start=selecting.against_start(history, closing) if closing else {},
+        finals=dict(ended=timed.ended, device=timed.device_info, git=timed.git) if timed else {},
         generations=[dict(generation=population.generation, status=population.status.value, reason=population.reason, elites=population.elites,
-                          times_us=population.times_us, best=_best(population.times_us, population.modes)) for _, population in history.generations],
+                          left=population.left, times_us=population.times_us, best=_best(population.times_us, population.modes))
+                     for _, population in history.generations],
         children=_children(history), levers=[_credit(one) for one in credit.of_levers(history)],
         changes=[_credit(one) for one in sorted(credit.of_changes(history).values(), key=lambda one: one.ratio.log_mean)],
-        rules=[dict(rule=one.rule, children=one.children, faster=one.faster, slower=one.slower, same=one.same, undecided=one.undecided, beyond=one.beyond)
-               for one in credit.of_rules(history).values()])
+        rules=[dict(rule=one.rule, children=one.children, faster=one.faster, slower=one.slower, same=one.same, undecided=one.undecided, lost=one.lost,
+                    beyond=one.beyond) for one in credit.of_rules(history).values()])
 
 
 def _best(times_us: dict[str, dict[str, float]], modes: list[str]) -> dict[str, float]:
@@ -102,28 +107,21 @@ def _interval(estimate: Estimate) -> tuple[float | None, float | None]:
     return estimate.interval() or (None, None)
 
 
-def _bench(origin: str, history: History) -> Bench | None:
-    """The newest finals that were timed."""
-    for generation in range(len(history.generations) - 1, -1, -1):
-        path = ROOTS[origin] / history.device / lineage.FOLDER / f"gen{generation}" / lineage.FINALS / "bench.json"
-        try:
-            record = evidence.read(path, Bench)
-        except EvidenceError:
-            continue
-        if record.timings:
-            return record
-    return None
+def _bench(origin: str, device: str, generation: int, folder: str) -> Bench | None:
+    """What was timed together in a generation; None when there is nothing that can be used."""
+    path = ROOTS[origin] / device / lineage.FOLDER / f"gen{generation}" / folder / "bench.json"
+    try:
+        record = evidence.read(path, Bench)
+        evidence.check_samples(path, record)
+    except EvidenceError:
+        return None
+    return record
 
 
-def _changed(config: Config, origin: str, history: History) -> list[str]:
-    """What of the way in which finalists are timed is not what it was then."""
-    record = _bench(origin, history)
-    if record is None:
-        return []
-    return keys.changed(record.key_parts, benchmarking.bench_parts(None, config, history.device == "cpu"), ("binaries",))
-
-
-def _finals(origin: str, history: History) -> dict[str, Any]:
-    """When and where the newest finals were timed."""
-    record = _bench(origin, history)
-    return dict(ended=record.ended, device=record.device_info, git=record.git) if record else {}
+def _changed(gap: Gap, history: History, timed: Bench | None) -> list[str]:
+    """What is not what it was then: the way in which finalists are timed, or the code of one of the elites."""
+    parts = set(keys.changed(timed.key_parts, benchmarking.bench_parts(None, gap.config, history.device == "cpu"), ("binaries",))) if timed else set()
+    for name in {*history.elites, *history.begun_with}:
+        chain = gap.chains.get((history.device, name))
+        parts |= set(chain.changed) if chain else {"evidence of " + name}
+    return sorted(parts)

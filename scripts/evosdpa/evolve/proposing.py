@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from evosdpa import insights, variants
 from evosdpa.config import EvolveSection
-from evosdpa.evolve import credit
+from evosdpa.evolve import credit, lineage
 from evosdpa.evolve.lineage import Change, Child, History
 from evosdpa.insights import Insight
 from evosdpa.variant_evidence import Evidence
@@ -34,7 +34,7 @@ class Elite:
     @property
     def source(self) -> str:
         """The stem of its source."""
-        return credit.source_of(self.name)
+        return lineage.source_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Proposer:
     def _guided(self, elite: Elite) -> Child | None:
         """The child with most speaking for it: the gain that rules allow, as far as they were right so far, and the credit of its levers.
         None when nothing speaks for any."""
-        ranked = [(self._promise(elite, changes), name, changes) for name, changes in self._open(elite)]
+        ranked = [(round(self._promise(elite, changes), 2), name, changes) for name, changes in self._open(elite)]  # less is noise
         best = max((promise for promise, _, _ in ranked), default=0.0)
         if best <= 0:
             return None
@@ -140,10 +140,8 @@ class Proposer:
 
 def _points(insight: Insight, change: Change) -> bool:
     """Whether a rule points in the direction of a change: its next value lies on the same side."""
-    for move in insight.moves:
-        if move.lever == change.lever:
-            return (int(move.then) > int(move.now)) == (float(change.after) > float(change.before))
-    return False
+    return any(move.lever == change.lever and change.after.isdigit() and (int(move.then) > int(move.now)) == (int(change.after) > int(change.before))
+               for move in insight.moves)
 
 
 def name_of(elite: Elite, changes: list[Change]) -> str:

@@ -10,7 +10,7 @@ from evosdpa import evidence
 from evosdpa.evidence import Bench
 from evosdpa.evolve import lineage
 
-KEPT_AS_THEY_ARE = ("gen*/prompt-*.md", "sources/*")
+KEPT_AS_THEY_ARE = ("gen*/prompt-*.md", "sources/*.cu", "sources/*.cpp")
 """Prompts, and what a generator wrote."""
 
 
@@ -18,7 +18,7 @@ def record(document: dict[str, Any], results: Path) -> list[str]:
     """Copy the whole generations of every evolution of this machine that gap.json tells of to results/recorded/<device>/evolve/, in place of those
     there.
 
-    Returns one line a device for the user. One whose finals were timed under another protocol is not copied. Raises EvidenceError
+    Returns one line a device for the user. One whose elites' code or whose protocol has changed since is not copied. Raises EvidenceError
     for a file that cannot be used.
     """
     lines = []
@@ -49,8 +49,11 @@ def _keep(source: Path, target: Path) -> None:
     """One generation's files, each read and sealed again as recorded."""
     for step, model in lineage.STEPS.items():
         evidence.keep(evidence.read(source / f"{step}.json", model), target / f"{step}.json")
-    finals = source / lineage.FINALS / "bench.json"
-    record = evidence.read(finals, Bench)
-    evidence.check_samples(finals, record)
-    evidence.keep(record, target / lineage.FINALS / "bench.json")
-    shutil.copyfile(finals.with_name(evidence.SAMPLES), target / lineage.FINALS / evidence.SAMPLES)
+    for folder in (lineage.FINALS, lineage.CLOSING):
+        path = source / folder / "bench.json"
+        if folder == lineage.CLOSING and not path.is_file():
+            continue  # only the last generation has one
+        record = evidence.read(path, Bench)
+        evidence.check_samples(path, record)
+        evidence.keep(record, target / folder / "bench.json")
+        shutil.copyfile(path.with_name(evidence.SAMPLES), target / folder / evidence.SAMPLES)

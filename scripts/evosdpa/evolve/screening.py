@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from evosdpa import evidence
+from evosdpa.config import Config
 from evosdpa.evidence import Build, Static, Status
-from evosdpa.evolve.lineage import Child
+from evosdpa.evolve import lineage
+from evosdpa.evolve.lineage import Child, Proposal, Screening
+
+
+def screening(config: Config, device: str, arch: str, proposal: Proposal) -> Screening:
+    """The children of a proposal that are worth measuring, by their binaries on this machine. Raises EvidenceError."""
+    history = lineage.read(Path("results"), device, proposal.generation)
+    places = Path("results", "build", "host" if device == "cpu" else arch)
+    names = {name for child in proposal.children if not child.dropped for name in (child.name, child.parent or child.name)}
+    builds = {name: evidence.read(places / name / "build.json", Build) for name in sorted(names)}
+    statics = {name: evidence.read(path, Static) for name in sorted(names) if (path := places / name / "static.json").is_file()}
+    known = {name: evidence.read(path, Build) for name in history.names if (path := places / name / "build.json").is_file()}
+    record = Screening(**lineage.head(config, device, proposal.generation, history.identity))
+    record.top_k = int(proposal.settings["top_k"])
+    wanted = len(proposal.children) if proposal.generation == 0 else int(proposal.settings["children"])
+    record.children = screen(proposal.children, wanted, builds, statics, lineage.problem_and_modes(config, device == "cpu")[0], known)
+    return record
 
 
 def screen(children: list[Child], wanted: int, builds: dict[str, Build], statics: dict[str, Static], problem: str, known: dict[str, Build]) -> list[Child]:
@@ -42,24 +61,22 @@ def why_not(child: Child, builds: dict[str, Build], statics: dict[str, Static], 
         return f"does not compile: {build.reason}"
     if twin := next((twins[one] for one in _identities(build) if one in twins), None):
         return f"is the same code as {twin}"
-    static = statics.get(child.name)
-    launch = launch_of(static, problem)
-    if launch is None:
-        return ""
-    if launch.get("blocks_per_sm") == 0:
-        return f"no CTA fits on an SM: {launch.get('limiter') or 'registers or shared memory'}"
-    if launch.get("reason") and "cuda_occupancy.h refuses" in launch["reason"]:
-        return str(launch["reason"])
-    before = spill_bytes(builds.get(child.parent or ""), launch_of(statics.get(child.parent or ""), problem)) or 0
-    spilled = spill_bytes(build, launch) or 0
+    launches = launches_of(statics.get(child.name), problem)
+    for launch in launches:
+        if launch.get("blocks_per_sm") == 0:
+            return f"no CTA fits on an SM: {launch.get('limiter') or 'registers or shared memory'}"
+        if "cuda_occupancy.h refuses" in (launch.get("reason") or ""):
+            return str(launch["reason"])
+    before = sum(spill_bytes(builds.get(child.parent or ""), launch) or 0 for launch in launches_of(statics.get(child.parent or ""), problem))
+    spilled = sum(spill_bytes(build, launch) or 0 for launch in launches)
     if spilled > before:
         return f"spills {spilled} bytes of registers" + (f", its parent {before}" if before else "")
     return ""
 
 
-def launch_of(static: Static | None, problem: str) -> dict[str, Any] | None:
-    """The first launch on a problem, as static facts have it."""
-    return next((one for one in static.launches if one["problem"] == problem), None) if static else None
+def launches_of(static: Static | None, problem: str) -> list[dict[str, Any]]:
+    """The kernels that a launch starts on a problem, as static facts have them."""
+    return [one for one in static.launches if one["problem"] == problem] if static else []
 
 
 def spill_bytes(build: Build | None, launch: dict[str, Any] | None) -> int | None:

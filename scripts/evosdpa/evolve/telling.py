@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from evosdpa.evolve import credit
+from typing import Any
+
+from evosdpa.evidence import Bench
+from evosdpa.evolve import credit, selecting
 from evosdpa.evolve.lineage import History, Population
 
 
-def told(history: History) -> str:
-    """A line a generation, the elites with their times, and what to type for the page."""
+def told(history: History, closing: Bench) -> str:
+    """A line a generation, the elites with their times and against what the evolution began with, the levers, and what to type for the page."""
     lines = []
     for screening, population in history.generations:
         dropped = sum(bool(child.dropped) for child in screening.children)
@@ -18,10 +21,18 @@ def told(history: History) -> str:
         if population.reason:
             lines.append(f"  {population.reason}")
     last = history.generations[-1][1] if history.generations else Population(variant="evolve")
-    lines += [f"{place}. {name}: {times(last, name)}" for place, name in enumerate(last.elites, 1)]
-    lines += [f"{one.source} {one.lever}: {words(one)}" for one in credit.of_levers(history)]
+    compared = selecting.against_start(history, closing)
+    for place, name in enumerate(last.elites, 1):
+        lines.append(f"{place}. {name}: {times(last, name)}" + "".join(f"; {ratio(one)} the time of {one['start']} in {one['mode']}" for one in compared.get(name, [])))
+    lines += [f"{one.source} {one.lever} up: {words(one)}" for one in credit.of_levers(history)]
     lines.append("the page: snakemake --cores 1 results/report.html")
     return "\n".join(lines)
+
+
+def ratio(one: dict[str, Any]) -> str:
+    """A ratio with its interval and verdict, for example `0.962 (0.955 to 0.969, faster) times`."""
+    ends = f"{one['low']:.3f} to {one['high']:.3f}, " if one["low"] is not None else ""
+    return f"{one['ratio']:.3f} ({ends}{one['verdict']}) times"
 
 
 def times(population: Population, name: str) -> str:

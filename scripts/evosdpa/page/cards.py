@@ -11,9 +11,9 @@ from evosdpa.candidates import Candidate, Search
 from evosdpa.page import facts
 from evosdpa.writeup_words import spans
 
-MOST_CARDS = 24
+MOST_CARDS = 18
 """Whole cards; the next variants are in short."""
-MOST_SHORT = 300
+MOST_SHORT = 240
 """Lines of those in short."""
 
 

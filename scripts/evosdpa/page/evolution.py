@@ -15,7 +15,7 @@ from evosdpa.page import words
 
 Entry = dict[str, Any]
 
-MOST_ROWS = 60
+MOST_ROWS = 40
 """Children in one table; gap.json has all."""
 MOST_CHANGES = 40
 """Changes of levers in one table."""

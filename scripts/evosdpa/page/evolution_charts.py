@@ -12,7 +12,7 @@ from evosdpa.page import charts, words
 from evosdpa.page.analysis_charts import PLAIN
 from evosdpa.page.evolution import Evolution
 
-MOST_POINTS = 240
+MOST_POINTS = 110
 """Children in the lineage: elites, those that once were, then the fastest."""
 LEAST_PROMISES = 3
 """Promises from which on they are drawn."""

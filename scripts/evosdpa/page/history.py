@@ -10,7 +10,7 @@ from evosdpa.page import words
 
 MOST_DRAWN = 12
 """Variants in one picture: those with several versions first, then the fastest."""
-MOST_ROWS = 80
+MOST_ROWS = 60
 COMMAND = "snakemake --cores 1 record"
 
 
