@@ -300,9 +300,12 @@ rule repeatability:
 
 # ---- An evolution -----------------------------------------------------------------------------------------------------
 # Only when it is asked for: children are variants like all others, and what an evolution found is not measured again because a page
-# is made. Which children there are is known when they were proposed, hence the checkpoints; files that come out the same start nothing.
+# is made. Which children there are is known when they were proposed, hence the checkpoints. A generation is made once: again only when
+# seed, start or the evidence that it rests on change, not with every new prompt or setting, which are for generations to come. So the
+# settings are no parameters; they go through the environment.
 
 if plan.evolving:
+    os.environ["EVOSDPA_SETTINGS"] = plan.evolve_settings()
 
     checkpoint propose:
         localrule: True
@@ -311,15 +314,14 @@ if plan.evolving:
         output:
             "results/{device}/evolve/gen{generation}/proposal.json",
         params:
-            code=plan.code("propose_children"),
-            settings=plan.evolve_settings,
+            search=plan.search(),
             arch=plan.arch,
         log:
             "results/logs/{device}/evolve/gen{generation}/propose.log",
         shell:
             r"""
-            python scripts/propose_children.py --device {wildcards.device:q} --arch {params.arch:q} --generation {wildcards.generation:q} \
-                --settings {params.settings:q} --output {output:q} 2>&1 | tee {log:q}
+            python scripts/propose_children.py --device {wildcards.device:q} --arch {params.arch:q} --settings "$EVOSDPA_SETTINGS" \
+                --generation {wildcards.generation:q} --output {output:q} 2>&1 | tee {log:q}
             """
 
     checkpoint screen:
@@ -331,14 +333,13 @@ if plan.evolving:
         output:
             "results/{device}/evolve/gen{generation}/screening.json",
         params:
-            code=plan.code("screen_children"),
-            settings=plan.finals_settings(),
+            search=plan.search(),
             arch=plan.arch,
         log:
             "results/logs/{device}/evolve/gen{generation}/screen.log",
         shell:
             r"""
-            python scripts/screen_children.py --device {wildcards.device:q} --arch {params.arch:q} --settings {params.settings:q} \
+            python scripts/screen_children.py --device {wildcards.device:q} --arch {params.arch:q} --settings "$EVOSDPA_SETTINGS" \
                 --proposal {input.proposal:q} --output {output:q} 2>&1 | tee {log:q}
             """
 
@@ -354,8 +355,7 @@ if plan.evolving:
             evidence="results/{device}/evolve/gen{generation}/finals/bench.json",
             samples="results/{device}/evolve/gen{generation}/finals/samples.csv.gz",
         params:
-            code=plan.code("time_finalists"),
-            settings=plan.finals_settings(),
+            search=plan.search(),
             device=plan.device_identity,
             arch=plan.arch,
         log:
@@ -365,27 +365,26 @@ if plan.evolving:
             gpu=1,
         shell:
             r"""
-            python scripts/time_finalists.py --device {wildcards.device:q} --arch {params.arch:q} --settings {params.settings:q} \
+            python scripts/time_finalists.py --device {wildcards.device:q} --arch {params.arch:q} --settings "$EVOSDPA_SETTINGS" \
                 --screening {input.screening:q} --floors {input.floors:q} --output {output.evidence:q} --samples {output.samples:q} 2>&1 | tee {log:q}
             """
 
-    rule select:
+    checkpoint select:
         localrule: True
         input:
             populations=plan.populations_before,
             screening="results/{device}/evolve/gen{generation}/screening.json",
             finals="results/{device}/evolve/gen{generation}/finals/bench.json",
-            measured=lambda wildcards: plan.measured(checkpoints.screen.get(**wildcards).output[0]),
+            measured=lambda wildcards: [ancient(path) for path in plan.measured(checkpoints.screen.get(**wildcards).output[0])],
         output:
             "results/{device}/evolve/gen{generation}/population.json",
         params:
-            code=plan.code("select_elites"),
-            settings=plan.finals_settings(),
+            search=plan.search(),
         log:
             "results/logs/{device}/evolve/gen{generation}/select.log",
         shell:
             r"""
-            python scripts/select_elites.py --device {wildcards.device:q} --settings {params.settings:q} --screening {input.screening:q} \
+            python scripts/select_elites.py --device {wildcards.device:q} --settings "$EVOSDPA_SETTINGS" --screening {input.screening:q} \
                 --finals {input.finals:q} --output {output:q} 2>&1 | tee {log:q}
             """
 
@@ -400,8 +399,7 @@ if plan.evolving:
             evidence="results/{device}/evolve/gen{generation}/closing/bench.json",
             samples="results/{device}/evolve/gen{generation}/closing/samples.csv.gz",
         params:
-            code=plan.code("time_finalists"),
-            settings=plan.finals_settings(),
+            search=plan.search(),
             device=plan.device_identity,
             arch=plan.arch,
         log:
@@ -411,7 +409,7 @@ if plan.evolving:
             gpu=1,
         shell:
             r"""
-            python scripts/time_finalists.py --device {wildcards.device:q} --arch {params.arch:q} --settings {params.settings:q} \
+            python scripts/time_finalists.py --device {wildcards.device:q} --arch {params.arch:q} --settings "$EVOSDPA_SETTINGS" \
                 --generation {wildcards.generation:q} --floors {input.floors:q} --output {output.evidence:q} --samples {output.samples:q} 2>&1 | tee {log:q}
             """
 

@@ -18,7 +18,7 @@ def main() -> None:
     history = lineage.read(Path("results"), given.device)
     print(telling.told(history, evidence.read(given.closing, Bench)))
     if not history.elites:
-        sys.exit(f"evo-sdpa: {history.generations[-1][1].reason if history.generations else 'nothing was measured'}")
+        sys.exit(f"evo-sdpa: {next((population.reason for _, population in history.generations if not population.elites), 'nothing was measured')}")
 
 
 if __name__ == "__main__":

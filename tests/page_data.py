@@ -368,8 +368,8 @@ def evolved(**more: Any) -> dict[str, Any]:
         *children, elites=(second["name"], first["name"], "v4_planted"), reasons={3: ("unstable", "finals: 3 processes rejected: SM clock off")},
         levers=[lever("BLOCK_Q", 0.93, 0.03), lever("STAGES", 1.01, 0.05, 6), lever("BLOCK_KV", 1.1, None, 1), lever("NUM_WARPS", 1.2, 0.1, 2)],
         changes=[lever("BLOCK_Q", 0.9, 0.02, 2, "64", "32"), lever("STAGES", 1.1, None, 1, "2", "4")],
-        rules=[dict(rule="cold_inputs", children=2, faster=0, slower=1, same=1, undecided=0, beyond=0),
-               dict(rule="stall_barrier", children=3, faster=2, slower=0, same=0, undecided=1, beyond=1)])
+        rules=[dict(rule="cold_inputs", children=2, faster=0, slower=1, same=1, undecided=0, lost=0, beyond=0),
+               dict(rule="stall_barrier", children=5, faster=2, slower=0, same=0, undecided=1, lost=2, beyond=1)])
     begun = child("v0_reference", 0, None, time_us=36590.2, modes=("warm",), entered=True)
     slow = child("v0_reference@LANES=8", 1, "v0_reference", time_us=40_000.0, ratio=1.1, modes=("warm",), rules=[], at_most=None)
     cpu = evolution(begun, slow, elites=("v0_reference",), device="cpu", origin="measured", modes=("warm",), changed=["protocol"])

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from evosdpa import config as configuration, evidence, plan
+from evosdpa import benchmarking, config as configuration, evidence, plan
 from evosdpa.config import EvolveSection
-from evosdpa.evidence import Build, EvidenceError, Static, Status, Timing
-from evosdpa.evolve import credit, generating, generation, lineage, proposing, screening, selecting, telling
+from evosdpa.evidence import Bench, Build, EvidenceError, Sanitize, Static, Status, Timing, Verify
+from evosdpa.evolve import credit, finals, generating, lineage, proposal, proposing, screening, selecting, telling
 from evosdpa.evolve.lineage import Change, Child, History, Population, Result, Screening
 from evosdpa.evolve.proposing import Proposer
 from test_insights import GOOD, STALL, but
+from workspace import PROJECT
 
 START = dataclasses.replace(GOOD, name="k")
 
@@ -33,7 +39,7 @@ def tried(name: str, ratio: float, verdict: str, *changes: tuple[str, str, str],
     """A measured child of k with its planted ratio."""
     child = Child(name=name, operator="explore", parent="k", changes=[Change(lever=one, before=before, after=after) for one, before, after in changes],
                   rules=list(rules), at_most=at_most)
-    against = {"warm": dict(ratio=ratio, low=ratio - half, high=ratio + half, verdict=verdict, how="within")}
+    against = {"warm": dict(ratio=ratio, low=ratio - half, high=ratio + half, error=half / ratio / 2, verdict=verdict, how="within")}
     return child, Result(name=name, status=Status.OK, against=against, times_us={"warm": 4.0 * ratio}, measured_s=60)
 
 
@@ -159,16 +165,26 @@ def test_a_spare_takes_the_place_of_a_dropped_child_and_is_otherwise_left():
 
 # Who stays
 
-def timed(*medians: float, mode: str = "warm", status: Status = Status.OK) -> dict[str, Timing]:
-    return {mode: Timing(name="x", problem="p", mode=mode, status=status, time_us=sum(medians) / len(medians), process_medians_us=list(medians))}
+def timed(*medians: float, mode: str = "warm", status: Status = Status.OK, name: str = "x") -> dict[str, Timing]:
+    return {mode: Timing(name=name, problem="p", mode=mode, status=status, time_us=sum(medians) / len(medians), process_medians_us=list(medians))}
 
 
-FAST, SAME, NOISY, SLOW = (4.0, 4.01, 3.99, 4.0), (5.0, 5.01, 4.99, 5.0), (3.0, 7.0, 4.2, 5.0), (6.0, 6.01, 5.99, 6.0)
+def around(time_us: float, share: float = 0.002) -> tuple[float, ...]:
+    """Process medians around a time."""
+    return tuple(time_us * (1 + share * step) for step in (-1, 0.5, 0, 1, -0.5))
 
 
-def test_only_the_verdict_faster_passes_an_elder():
+FAST, SAME, NOISY, SLOW = around(4.0), around(5.0), (3.0, 7.0, 4.2, 5.0, 4.0), around(6.0)
+
+
+def test_only_what_is_surely_faster_passes_an_elder():
     times = {"elder": timed(*SAME), "fast": timed(*FAST), "noisy": timed(*NOISY), "slow": timed(*SLOW), "twin": timed(*SAME)}
     assert selecting.ranked(["elder"], ["slow", "noisy", "twin", "fast"], times) == ["fast", "elder", "noisy", "twin", "slow"]
+
+
+def test_the_more_comparisons_the_surer_each_must_be():
+    better = timed(*around(4.93, 0.009))
+    assert selecting.beats(better, timed(*SAME), 1) and not selecting.beats(better, timed(*SAME), 200)
 
 
 def test_a_newcomer_must_not_lose_in_any_mode():
@@ -177,9 +193,14 @@ def test_a_newcomer_must_not_lose_in_any_mode():
     assert selecting.ranked(["elder"], ["mixed", "better"], both) == ["better", "elder", "mixed"]
 
 
-def test_a_newcomer_without_a_good_time_is_left_out():
-    times = {"elder": timed(*SAME), "shaky": timed(*FAST, status=Status.UNSTABLE)}
-    assert selecting.ranked(["elder"], ["shaky", "absent"], times) == ["elder"]
+def test_elders_change_places_too_and_nobody_stands_before_one_that_beat_it():
+    times = {"A": timed(*SLOW), "B": timed(*FAST), "N": timed(*SAME)}
+    assert selecting.ranked(["A", "B"], ["N"], times) == ["B", "N", "A"]
+
+
+def test_without_a_good_time_a_newcomer_is_left_out_and_an_elder_keeps_its_place():
+    times = {"elder": timed(*SAME, status=Status.UNSTABLE), "second": timed(*SLOW), "shaky": timed(*FAST, status=Status.UNSTABLE)}
+    assert selecting.ranked(["elder", "second"], ["shaky", "absent"], times) == ["elder", "second"]
 
 
 @pytest.mark.parametrize("order, places, elites", [
@@ -187,16 +208,115 @@ def test_a_newcomer_without_a_good_time_is_left_out():
     (["a@X=1", "a", "b"], 2, ["a@X=1", "b"]),
     (["a", "b", "c", "d"], 3, ["a", "b", "c"]),  # more sources than places
     (["a", "a@X=1"], 3, ["a", "a@X=1"]),
+    (["a", "a@X=1", "a@X=2", "a_g1c1_12ab"], 3, ["a", "a@X=1", "a@X=2"]),  # what a generator wrote has no place of its own
+    (["a", "a@X=1", "a_g1c1_12ab@Y=1", "b"], 3, ["a", "a@X=1", "b"]),
 ])
 def test_elites_of_different_sources_live_side_by_side(order, places, elites):
     assert selecting.kept(order, places) == elites
 
 
-def test_finalists_are_the_elites_and_the_best_children_that_are_right():
-    right = {name: selecting.Standing(Status.OK, "", timed(time_us)) for name, time_us in (("c1", 5.0), ("c2", 4.0), ("c3", 6.0))}
-    wrong = {"w": selecting.Standing(Status.FAILED, "3 cases are wrong", {})}
-    assert selecting.finalists(["e"], {**right, **wrong}, 2) == ["e", "c2", "c1"]
-    assert selecting.finalists(["e"], wrong, 2) == [], "nothing can change, so nothing is measured"
+def run(name: str, medians: tuple[float, ...], verify: Status = Status.OK, timing: Status = Status.OK, anchor: float = 10.0, floor: float = 1.0):
+    """Evidence of one variant as its own run left it."""
+    here = Timing(name=name, problem="p", mode="warm", status=timing, time_us=medians[2], process_medians_us=list(medians), reason="" if timing is Status.OK else "planted")
+    beside = [Timing(name=other, problem="p", mode="warm", time_us=time_us, process_medians_us=list(around(time_us)))
+              for other, time_us in ((benchmarking.ANCHOR, anchor), ("floor_empty", floor))]
+    return {"verify": Verify(variant=name, status=verify, reason="" if verify is Status.OK else "3 cases are wrong"), "sanitize": Sanitize(variant=name),
+            "bench": Bench(variant=name, timings=[here], anchors=beside, started="2031-01-01T00:00:00Z", ended="2031-01-01T00:00:10Z")}
+
+
+@pytest.mark.parametrize("evidence_of_it, status, reason", [
+    (run("v", FAST), Status.OK, ""), (run("v", FAST, verify=Status.FAILED), Status.FAILED, "3 cases are wrong"),
+    (run("v", FAST, timing=Status.UNSTABLE), Status.UNSTABLE, "warm: planted"), ({"verify": Verify(variant="v")}, Status.NOT_RUN, "no bench evidence"),
+    (run("v", FAST, floor=6.0), Status.SUSPECT, "faster than floor_empty, which no kernel can be: 0.67 of its time"),
+    ({**run("v", FAST), "sanitize": Sanitize(variant="v", status=Status.FAILED, reason="racecheck: 2 found")}, Status.FAILED, "compute-sanitizer racecheck: 2 found"),
+])
+def test_how_a_variant_stands_by_its_own_evidence(monkeypatch, evidence_of_it, status, reason):
+    monkeypatch.setattr(selecting.standing.variants, "floors", lambda: ("floor_empty",))
+    found = selecting.stand(evidence_of_it, "p", ["warm"])
+    assert (found.status, found.reason) == (status, reason)
+    missing = selecting.stand(run("v", FAST), "p", ["warm", "stream"])
+    assert (missing.status, missing.reason) == (Status.NOT_RUN, "p was not timed in mode stream")
+
+
+def stands(**runs):
+    return {name.replace("__", "@X="): selecting.stand(found, "p", ["warm"]) for name, found in runs.items()}
+
+
+def test_finalists_are_the_elites_and_the_best_of_each_source_then_the_next_best():
+    found = stands(a=run("a", around(4.0)), b=run("b", around(6.0)), a__1=run("a@X=1", around(4.1)), a__2=run("a@X=2", around(4.2)), a__3=run("a@X=3", around(4.3)),
+                   b__1=run("b@X=1", around(5.0)), w=run("w", around(1.0), verify=Status.FAILED))
+    assert selecting.finalists(["a", "b"], found, 3) == ["a", "b", "a@X=1", "b@X=1", "a@X=2"]
+    assert selecting.finalists(["a", "w"], {name: found[name] for name in ("a", "w")}, 2) == [], "nothing can change, so nothing is measured"
+    assert selecting.finalists(["w", "a"], {name: found[name] for name in ("a", "w", "a@X=1")}, 2) == ["a", "a@X=1"], "a broken elite takes no part"
+
+
+def test_runs_are_compared_by_the_anchor_beside_them():
+    found = stands(a=run("a", around(4.0), anchor=10.0), b=run("b", around(4.4), anchor=12.0))
+    assert selecting.finalists([], found, 1) == ["b"], "the machine was slower when b was timed"
+
+
+def chosen(past, children, steps, timings=(), status=Status.OK, reason="", top_k=2):
+    settings = configuration.Config(goal=dict(modes=["warm"]), evolve=dict(start=["k"]))
+    screened = Screening(variant="evolve", generation=len(past.generations), top_k=top_k, children=[Child(name=name, operator="explore", parent=parent)
+                                                                                                 for name, parent in children.items()])
+    ended = Bench(variant="finals", timings=list(timings), status=status, reason=reason)
+    steps = {name: {**found, "bench": found["bench"].model_copy(update={"timings": [one.model_copy(update={"problem": settings.goal.problem})
+                                                                                    for one in found["bench"].timings], "anchors": [
+        one.model_copy(update={"problem": settings.goal.problem}) for one in found["bench"].anchors]})} for name, found in steps.items()}
+    return selecting.select(settings, "nvidia-h200", past, screened, steps, ended)
+
+
+def final(name, *medians, status=Status.OK, reason=""):
+    return Timing(name=name, problem="p", mode="warm", status=status, reason=reason, time_us=medians[2], process_medians_us=list(medians))
+
+
+ONE = history(([Child(name="k", operator="start")], [Result(name="k", status=Status.OK, entered=True)], ["k"]))
+
+
+def test_a_generation_keeps_who_won_and_compares_each_child_with_its_parent():
+    steps = {"k": run("k", SAME), "k@L=2": run("k@L=2", FAST), "k@L=3": run("k@L=3", SLOW), "k@L=4": run("k@L=4", FAST, verify=Status.FAILED)}
+    found = chosen(ONE, {"k@L=2": "k", "k@L=3": "k", "k@L=4": "k"}, steps, [final("k", *SAME), final("k@L=2", *FAST)])
+    assert found.elites == ["k@L=2", "k"] and found.times_us["k@L=2"] == {"warm": 4.0} and found.status is Status.OK
+    results = {one.name: one for one in found.results}
+    assert results["k@L=2"].against["warm"]["how"] == "within" and results["k@L=2"].against["warm"]["verdict"] == "faster" and results["k@L=2"].entered
+    assert results["k@L=3"].against["warm"]["how"] == "between" and results["k@L=3"].against["warm"]["ratio"] == pytest.approx(1.2, rel=1e-3)
+    assert results["k@L=4"].status is Status.FAILED and results["k@L=4"].against == {} and results["k@L=4"].measured_s == 10
+
+
+def test_an_elite_that_is_wrong_now_leaves_with_its_reason():
+    steps = {"k": run("k", SAME, verify=Status.FAILED), "k@L=2": run("k@L=2", SLOW)}
+    found = chosen(ONE, {"k@L=2": "k"}, steps, status=Status.NOT_RUN, reason="nobody to compare: k@L=2 is alone")
+    assert found.elites == ["k@L=2"] and found.left == {"k": "failed: 3 cases are wrong"} and found.results[0].against == {}
+    found = chosen(ONE, {"k@L=2": "k"}, {**steps, "k": run("k", SAME)}, [final("k", *SAME, status=Status.FAILED, reason="output of a timed launch: wrong"), final("k@L=2", *SLOW)])
+    assert found.elites == ["k@L=2"] and found.left == {"k": "failed in the finals: output of a timed launch: wrong"}
+
+
+def test_unstable_finals_leave_the_elders_and_at_the_start_their_own_runs_decide():
+    steps = {"k": run("k", SLOW), "j": run("j", FAST)}
+    shaky = [final("k", *SLOW, status=Status.UNSTABLE), final("j", *FAST, status=Status.UNSTABLE)]
+    begun = chosen(History("nvidia-h200"), {"k": None, "j": None}, steps, shaky, status=Status.UNSTABLE, reason="2 of 5 steady")
+    assert begun.elites == ["j", "k"] and (begun.status, begun.reason) == (Status.UNSTABLE, "finals: 2 of 5 steady") and begun.times_us["j"] == {"warm": 4.0}
+    later = chosen(ONE, {"j": "k"}, steps, shaky, status=Status.UNSTABLE, reason="2 of 5 steady")
+    assert later.elites == ["k"]
+
+
+def test_a_start_of_which_nothing_is_right_says_why():
+    found = chosen(History("nvidia-h200"), {"k": None}, {"k": run("k", SAME, verify=Status.FAILED)}, status=Status.NOT_RUN)
+    assert found.elites == [] and (found.status, found.reason) == (Status.FAILED, "no variant is right and timed: k: failed, 3 cases are wrong")
+
+
+def test_finals_whose_process_broke_are_no_evidence(monkeypatch, tmp_path):
+    def broken(record, *_, **__):
+        record.status, record.reason = Status.ERROR, "measuring process: ended with status 1"
+
+    place = tmp_path / "results" / "build" / "host"
+    for name in ("v0_reference", "v0_reference@LANES=8"):
+        evidence.write(place / name / "build.json", Build(variant=name))
+    monkeypatch.setattr(benchmarking, "bench_parts", lambda *_: {})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmarking, "measure", broken)
+    with pytest.raises(EvidenceError, match="finals of generation 1: measuring process: ended with status 1; run again"):
+        finals.measure(configuration.Config(), "cpu", "sm_90a", ["v0_reference", "v0_reference@LANES=8"], {}, "finals of generation 1", tmp_path / "samples.csv.gz")
 
 
 @pytest.mark.parametrize("verdicts, word", [
@@ -209,19 +329,37 @@ def test_one_verdict_over_several_modes(verdicts, word):
 
 # What is learnt
 
-def test_credit_of_one_source_comes_with_an_interval_once_two_children_changed_it():
+def test_credit_of_a_lever_has_an_interval_once_two_children_changed_it():
     past = after(tried("k@L=2,M=2", 0.8, "faster", ("L", "1", "2"), ("M", "1", "2")), tried("k@L=3,N=2", 0.9, "faster", ("L", "1", "3"), ("N", "1", "2")))
-    first = credit.of_levers(past)[0]
     found = {one.lever: one for one in credit.of_levers(past)}
-    assert found["L"].pairs == 2 and found["L"].ratio.value == pytest.approx((0.8 * 0.9) ** 0.5)
+    assert found["L"].pairs == 2 and found["L"].ratio.value == pytest.approx((0.8 * 0.9) ** 0.5, rel=1e-3)
     low, high = found["L"].ratio.interval()
-    assert low < found["L"].ratio.value < high and found["M"].ratio.interval() is None and first.lever == "M"
+    assert low < found["L"].ratio.value < high and found["M"].ratio.interval() is None and credit.of_levers(past)[0].lever == "M"
+
+
+def test_credit_is_seen_towards_the_larger_value_whichever_way_a_child_went():
+    past = after(tried("k@L=2,M=2", 0.9, "faster", ("L", "1", "2"), ("M", "1", "2")), tried("k@L=1,N=2", 1 / 0.9, "slower", ("L", "2", "1"), ("N", "1", "2")))
+    found = {one.lever: one for one in credit.of_levers(past)}
+    assert found["L"].ratio.value == pytest.approx(0.9) and found["N"].ratio.value == pytest.approx(1 / 0.9)
+    changes = credit.of_changes(past)
+    assert changes[("k", "L", "1", "2")].ratio.value == pytest.approx(0.9) and changes[("k", "L", "2", "1")].ratio.value == pytest.approx(1 / 0.9)
+
+
+def test_a_sure_pair_weighs_more_than_a_shaky_one():
+    low = credit.pooled([-0.02, -0.03, 0.3], [0.001, 0.001, 0.6])
+    assert low.value < 0.99, "the shaky pair hardly moves it"
+    assert credit.pooled([-0.02, -0.02, -0.02], [0.01, 0.01, 0.01]).log_error >= 0.01 / 3**0.5, "agreement by chance is not certainty"
+    assert credit.pooled([-0.2, 0.2], [0.001, 0.001]).interval()[0] < 0.5, "two that surely differ tell little of a third"
 
 
 def test_a_rule_is_shown_right_or_wrong_by_its_children():
     past = after(tried("a", 0.8, "faster", ("L", "1", "2"), rules=("good", "both"), at_most=0.3), tried("b", 0.6, "faster", ("L", "1", "2"), rules=("low",), at_most=0.1),
                  tried("c", 1.2, "slower", ("L", "1", "2"), rules=("both",), at_most=0.3), tried("d", 0.99, "undecided", ("L", "1", "2"), rules=("open",), at_most=0.3))
+    lost = Child(name="e", operator="guided", parent="k", rules=["lost"], dropped="spills 8 bytes"), Child(name="f", operator="guided", parent="k", rules=["lost"])
+    past.generations[1][0].children += lost
+    past.generations[1][1].results.append(Result(name="f", status=Status.FAILED, reason="wrong"))
     records = credit.of_rules(past)
+    assert (records["lost"].lost, records["lost"].children, records["lost"].trust) == (2, 2, 0.25)
     assert (records["good"].faster, records["good"].beyond) == (1, 0) and (records["low"].faster, records["low"].beyond) == (1, 1)
     assert (records["both"].faster, records["both"].slower, records["both"].children) == (1, 1, 2)
     assert records["good"].trust > records["both"].trust == 0.5 == records["open"].trust, "an open question teaches nothing"
@@ -229,33 +367,49 @@ def test_a_rule_is_shown_right_or_wrong_by_its_children():
 
 def test_what_was_found_is_told_in_a_few_lines():
     past = after(tried("k@L=2,M=2", 0.8, "faster", ("L", "1", "2"), ("M", "1", "2")), elites=("k@L=2,M=2", "k"))
-    text = telling.told(past)
-    assert "generation 1: 1 measured, 1 right, 0 dropped before" in text and "1. k@L=2,M=2: 4 us warm" in text and "k L: gain +20.0 % over 1 child that changed it" in text
+    closing = Bench(variant="closing", timings=[final("k", *SAME), final("k@L=2,M=2", *FAST)])
+    text = telling.told(past, closing)
+    assert "generation 1: 1 measured, 1 right, 0 dropped before" in text and "1. k@L=2,M=2: 4 us warm; 0.800 (0.800 to 0.800, faster) times the time of k in warm" in text and "k L up: gain +20.0 % over 1 child that changed it" in text
 
 
 # Files
 
+def written(root, *generations: Population, device: str = "cpu", seed: int = 1) -> None:
+    """Write generations as the steps do, each after the one before."""
+    settings, before = configuration.Config(evolve=dict(seed=seed)), ""
+    for number, population in enumerate(generations):
+        head, place = lineage.head(settings, device, number, before), root / device / "evolve" / f"gen{number}"
+        made = Population(**head, elites=population.elites)
+        evidence.write(place / "screening.json", Screening(**head))
+        evidence.write(place / "population.json", made)
+        before = made.identity
+
+
 def test_a_file_of_another_place_or_cut_short_is_one_line(tmp_path):
-    place = tmp_path / "cpu" / "evolve" / "gen0"
-    head = dict(variant="evolve", device="cpu", generation=0)
-    evidence.write(place / "screening.json", Screening(**head))
-    evidence.write(place / "population.json", Population(**head))
+    written(tmp_path, Population(variant="evolve"))
     assert len(lineage.read(tmp_path, "cpu").generations) == 1
     (tmp_path / "nvidia-h200").symlink_to(tmp_path / "cpu")
     with pytest.raises(EvidenceError, match="is of generation 0 on 'cpu'; it does not belong here"):
         lineage.read(tmp_path, "nvidia-h200")
-    text = (place / "population.json").read_text()
-    (place / "population.json").write_text(text[:-30])
+    path = tmp_path / "cpu" / "evolve" / "gen0" / "population.json"
+    path.write_text(path.read_text()[:-30])
     with pytest.raises(EvidenceError, match="population.json: not valid JSON"):
         lineage.read(tmp_path, "cpu")
+
+
+def test_generations_of_another_search_are_no_part_of_a_history(tmp_path):
+    written(tmp_path, *(Population(variant="evolve", elites=[name]) for name in ("k", "k@L=2", "k@L=3")))
+    assert lineage.read(tmp_path, "cpu").elites == ["k@L=3"]
+    written(tmp_path, Population(variant="evolve", elites=["k"]), seed=2)  # a new search has measured its start
+    assert lineage.read(tmp_path, "cpu").elites == ["k"] and len(lineage.read(tmp_path, "cpu").generations) == 1
 
 
 def test_a_spent_budget_ends_the_proposals(monkeypatch):
     past = after(tried("k@L=2,M=2", 0.8, "faster", ("L", "1", "2"), ("M", "1", "2")))
     monkeypatch.setattr(lineage, "read", lambda *_: past)
     config = configuration.Config(evolve=EvolveSection(budget_s=100, children=3))
-    proposal = generation.propose(config, "nvidia-h200", "sm_90a", 2)
-    assert proposal.children == [] and proposal.notes == ["the budget is spent: 120 of 100 s"]
+    found = proposal.propose(config, "nvidia-h200", "sm_90a", 2)
+    assert found.children == [] and found.notes == ["the budget is spent: 120 of 100 s"]
 
 
 # Generators
@@ -265,7 +419,7 @@ GOOD_SOURCE = "/* evo-sdpa\ntitle: written\nidea: i\nexpects: e\nlevers: {A: [1,
 
 def answered(command, tmp_path, prompt="the prompt", timeout_s=10.0):
     answer = generating.ask(command, prompt, timeout_s, tmp_path / "answers")
-    return generating.keep(answer, tmp_path / "sources" / "k_g1c1.cu"), tmp_path / "sources" / "k_g1c1.cu"
+    return generating.keep(answer, tmp_path / "sources" / "k_g1c1.cu")[1], tmp_path / "sources" / "k_g1c1.cu"
 
 
 def test_an_answer_becomes_a_source_also_between_fences(tmp_path):
@@ -291,7 +445,9 @@ def test_the_generator_gets_the_whole_prompt(tmp_path):
     ("echo 'int x;'", ":1: no '/* evo-sdpa ... */' block"),
     ("printf '/* evo-sdpa\\ntitle: [x\\n*/'", "is not valid YAML"),
     ("printf '\\377\\376'", ":1: no '/* evo-sdpa ... */' block"),
-    ("head -c 3000000 /dev/zero | tr '\\0' x", "the answer has 3000000 bytes"),
+    ("yes", "the generator wrote more than 2000000 bytes and was killed"),
+    ("printf '/* evo-sdpa\\ntitle: x\\n*/\\n#include \"/etc/passwd\"\\n'", '#include "/etc/passwd" is outside the project'),
+    ("head -c 3000000 /dev/zero | tr '\\0' x", "the generator wrote more than 2000000 bytes and was killed"),
 ])
 def test_a_broken_answer_is_a_reason_and_is_kept(command, reason, tmp_path):
     said, path = answered(command, tmp_path)
@@ -310,11 +466,40 @@ def test_an_answer_is_not_asked_for_twice(tmp_path):
     for prompt in ("one", "one", "two"):
         answered(command, tmp_path, prompt=prompt)
     assert (tmp_path / "count").read_text().count("asked") == 2
+    (tmp_path / "source.cu").write_text(GOOD_SOURCE.replace("written", "edited"))
+    assert "edited" in answered(command, tmp_path, prompt="one")[1].read_text(), "an edited file is another answer"
 
 
-@pytest.mark.parametrize("parent, name", [("v3_mma@STAGES=3", "v3_mma_g2c1"), ("v3_mma_g1c4", "v3_mma_g2c1"), ("v3_mma_g1c4@A=2", "v3_mma_g2c1")])
-def test_a_written_child_is_named_after_its_first_written_ancestor(parent, name):
-    assert generating.name(parent, 2, 1) == name
+def test_a_generator_ends_with_the_run_that_asked_it(tmp_path):
+    program = ("import sys; from pathlib import Path; from evosdpa.evolve import generating\n"
+               "generating.ask('echo $$ > pid; sleep 300', 'x', 600, Path('answers'))")
+    for number, how in ((1, signal.SIGTERM), (2, signal.SIGKILL)):
+        place = tmp_path / str(number)
+        place.mkdir()
+        process = subprocess.Popen([sys.executable, "-c", program], cwd=place, env={**os.environ, "PYTHONPATH": str(PROJECT / "scripts")}, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while not ((place / "pid").is_file() and (place / "pid").read_text().strip()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(how)
+        process.wait(30)
+        asked = int((place / "pid").read_text())
+        while Path(f"/proc/{asked}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{asked}").exists(), f"alive after {how.name}"
+
+
+@pytest.mark.parametrize("parent", ["v3_mma@STAGES=3", "v3_mma_g1c4_0a1b", "v3_mma_g1c4_0a1b@A=2"])
+def test_a_written_child_is_named_after_its_first_ancestor_and_what_it_says(parent):
+    name = generating.name(parent, 2, 1, generating.Answer("int x;"))
+    assert name.startswith("v3_mma_g2c1_") and lineage.root_of(name) == "v3_mma" == lineage.root_of(f"{name}@B=3")
+    assert name != generating.name(parent, 2, 1, generating.Answer("int y;"))
+
+
+def test_a_lost_source_is_written_again_from_its_proposal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    child = Child(name="k_g1c1_12ab", operator="generator", parent="k", text=GOOD_SOURCE)
+    lineage.restore_sources(lineage.Proposal(variant="evolve", device="nvidia-h200", children=[child, child.model_copy(update={"name": "j", "dropped": "no"})]))
+    assert [path.name for path in (tmp_path / "results/nvidia-h200/evolve/sources").iterdir()] == ["k_g1c1_12ab.cu"]
 
 
 # Bad input

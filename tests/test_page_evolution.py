@@ -95,11 +95,28 @@ def test_children_are_counted_and_judged_against_their_own_parent():
 def test_a_regression_is_not_made_to_look_better():
     view = evolutions.of(whole(document("regressed")))[0]
     assert "none became an elite" in view.lineage_answer and view.lineage_answer.endswith("Each against its own parent: 6 are slower.")
-    assert view.credit_answer == "STAGES (1.08\u202f×, 95\u202f% CI 1.05–1.11 over 6 pairs) came with more time."
+    assert view.credit_answer == "more STAGES (1.08\u202f×, 95\u202f% CI 1.05–1.11 over 6 pairs) came with more time."
 
 
 def test_the_start_alone_is_no_search_yet():
     assert evolutions.of(whole(document("only_the_start")))[0].lineage_answer == "Only the start is measured: 1 variant, 1 right. No generation has followed yet."
+
+
+def test_the_last_comparison_with_the_start_is_what_is_said_of_the_leader():
+    fast = child("v4_planted@STAGES=3", ratio=0.9, entered=True)
+    last = [dict(start="v4_planted", mode=mode, ratio=0.93, low=0.92, high=0.94, verdict="faster", how="within") for mode in ("warm", "stream")]
+    view = told(evolution(START, fast, elites=(fast["name"], "v4_planted"), against_start={fast["name"]: last}))
+    assert view.best_answer == (
+        "v4_planted@STAGES=3 leads. In a last comparison, which chose nothing, it took 0.930\u202f× the time in warm mode (95\u202f% CI 0.920–0.940, faster) and "
+        "0.930\u202f× the time in stream mode (95\u202f% CI 0.920–0.940, faster) of v4_planted, with which the evolution began.")
+    assert [bool(one["against"]) for one in view.elites] == [True, False]
+
+
+def test_an_elite_that_broke_is_named_with_its_reason(cache):
+    one = evolution(START, child("a", entered=True), elites=("a",))
+    one["generations"][1]["left"] = {"v4_planted": "failed: 3 cases are wrong"}
+    text = render.page({**json.loads(json.dumps(page_data.realistic())), "evolution": [one]}, cache)
+    assert "v4_planted is no elite any more: failed: 3 cases are wrong" in shown(text)
 
 
 # Levers, rules and promises
@@ -118,7 +135,8 @@ def test_shared_credit_is_called_shared(changes, said):
 
 def test_rules_are_right_or_wrong():
     view = evolutions.of(whole(page_data.evolved()))[0]
-    assert view.rules_answer == ("Of 2 rules that pointed at children, 1 pointed at one that is faster by verdict. stall_barrier did so most often: 2 of 3. "
+    assert [(one["rule"], one["lost"]) for one in view.rules] == [("cold_inputs", 0), ("stall_barrier", 2)]
+    assert view.rules_answer == ("Of 2 rules that pointed at children, 1 pointed at one that is faster by verdict. stall_barrier did so most often: 2 of 5. "
                                  "A child surely gained more than the bound of stall_barrier allows: the bound is wrong, or the child’s other lever gained it.")
 
 
@@ -186,7 +204,7 @@ def test_the_page_shows_each_device_its_origin_and_what_is_stale(cache):
     text = page("evolved", cache)
     said = shown(text)
     assert said.index("recorded: NVIDIA H200, 2031-01-02") < said.index("measured on this machine: CPU (planted CPU), 2031-01-02")
-    assert said.count("Its finals were timed in another way than now (changed since: protocol)") == 1
+    assert said.count("Changed since it was measured: protocol.") == 1
     assert re.search(r"Generation 3:\s+≈\s*unstable\s+finals: 3 processes rejected", said)
     assert "spills 512 bytes of registers </script><img" in said and "4 of 300 cases wrong </script>" in said, "why a child was dropped stays readable"
 
@@ -200,7 +218,7 @@ def test_hostile_text_is_only_text(cache):
     entry["changed"], entry["generations"][3]["reason"] = [page_data.HOSTILE], page_data.HOSTILE
     text = render.page(bad, cache)
     rest = without_bundle(text, cache)
-    assert "<img" not in rest and '"><b>' not in rest
+    assert "<img" not in rest and '"><b>' not in section(text, "evolution")
     assert text.count("</script") == text.count("<script") - render.bundle(cache).count("<script")
     made = summary.markdown(bad)
     assert "<img" not in made.replace("\\<img", "").replace("`" + " ".join(page_data.HOSTILE.split()) + "`", "")

@@ -490,18 +490,13 @@ class Plan:
         """The whole configuration, and which variants and device this machine has."""
         return json.dumps({"config": self.config.model_dump(), "names": self.names, "device": self.device, "arch": self.arch}, sort_keys=True)
 
-    def evolve_settings(self, wildcards: Any) -> str:
-        """The whole configuration, as far as it decides which children there are. How many generations follow does not, and a generation that was
-        proposed keeps the settings of its search."""
-        config = self.config.model_dump(exclude={"evolve": True, "only": True, "show_device": True, "selftest": True, "repeatability": True})
-        kept = lineage.kept_settings(self.generation_folder(wildcards.generation) / "proposal.json", self.config.evolve)
-        del kept["generations"]
-        return json.dumps({**config, "evolve": kept}, sort_keys=True)
+    def search(self) -> str:
+        """What makes an evolution another one: its seed, what it began with and what it is about."""
+        return json.dumps([self.config.evolve.seed, self.config.evolve.start, *lineage.problem_and_modes(self.config, self.evolve_device == "cpu")])
 
-    def finals_settings(self) -> str:
-        """What decides how finals are timed, and which evolution they belong to."""
-        config = self.config.model_dump(include={"goal": {"problem", "modes"}, "bench": True, "verify": {"tolerance"}, "evolve": {"start", "seed"}})
-        return json.dumps({**config, "problems": [self.config.goal.problem]}, sort_keys=True)
+    def evolve_settings(self) -> str:
+        """The whole configuration, for the steps of an evolution."""
+        return json.dumps(self.config.model_dump(), sort_keys=True)
 
     def device_identity(self, wildcards: Any) -> str:
         """What a measurement depends on beside the code: the device and its driver."""
@@ -540,7 +535,7 @@ DATA = {"inspect_variant": ("occupancy.cpp",), "build_report": ("page/*.jinja", 
 
 WORKERS = {
     "inspect_variant": ("describe",), "verify_variant": ("verify",), "sanitize_variant": ("sanitize",), "bench_variant": ("bench",),
-    "bench_rival": ("bench",), "time_finalists": ("bench",), "profile_variant": ("profile",), "selftest_gate": ("verify", "bench", "sanitize"),
+    "bench_rival": ("bench",), "profile_variant": ("profile",), "selftest_gate": ("verify", "bench", "sanitize"),
     "measure_repeatability": ("bench",),
 }
 """The harness modules that a script starts as processes of their own."""

@@ -198,10 +198,10 @@ class Summary(Search):
                                  [[prose(one["lever"]), code(one["source"]), one["ratio"].text, one["ratio"].interval or "none", str(one["pairs"]), one["verdict"]]
                                   for one in view.levers[:MOST_ROWS]], (2, 3, 4))]
         if view.rules:
-            lines += ["", *table(["rule", "children", *evolution.VERDICTS, "beyond its bound"],
-                                 [[code(one["rule"]), *(str(one[key]) for key in ("children", *evolution.VERDICTS, "beyond"))]
+            lines += ["", *table(["rule", "children", *evolution.VERDICTS, "dropped, wrong or not timed", "beyond its bound"],
+                                 [[code(one["rule"]), *(str(one[key]) for key in ("children", *evolution.COUNTS))]
                                   for one in view.rules[:MOST_ROWS]],
-                                 tuple(range(1, 7)))]
+                                 tuple(range(1, 2 + len(evolution.COUNTS))))]
         return lines
 
     # Gap analysis

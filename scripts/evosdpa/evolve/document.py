@@ -123,5 +123,11 @@ def _changed(gap: Gap, history: History, timed: Bench | None) -> list[str]:
     parts = set(keys.changed(timed.key_parts, benchmarking.bench_parts(None, gap.config, history.device == "cpu"), ("binaries",))) if timed else set()
     for name in {*history.elites, *history.begun_with}:
         chain = gap.chains.get((history.device, name))
-        parts |= set(chain.changed) if chain else {"evidence of " + name}
+        bench: Bench | None = chain.get("bench") if chain else None
+        if bench is None:
+            parts.add(f"evidence of {name}")
+            continue
+        parts |= set(chain.changed)
+        if timed and name in timed.libraries and bench.key_parts.get("binary") != timed.libraries[name]:
+            parts.add(f"binary of {name}")  # measured again since, from another source
     return sorted(parts)

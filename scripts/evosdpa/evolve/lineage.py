@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evosdpa import evidence, keys, variants
-from evosdpa.config import Config, EvolveSection
+from evosdpa.config import Config
 from evosdpa.evidence import EvidenceError, Head, Model, Status
 
 FOLDER = "evolve"
@@ -67,7 +67,7 @@ class Proposal(Head):
     kind: Literal["proposal"] = "proposal"
     generation: int = 0
     settings: dict[str, Any] = {}
-    """config.yaml's section evolve as it was when this was proposed: a later change is for later generations."""
+    """config.yaml's section evolve as it was when this was proposed, how many generations apart: a later change is for later generations."""
     children: list[Child] = []
     notes: list[str] = []
     """Why there are fewer children than asked for, a line each."""
@@ -231,17 +231,6 @@ def head(config: Config, device: str, generation: int, before: str) -> dict[str,
     problem, modes = problem_and_modes(config, device == "cpu")
     parts = {"seed": str(config.evolve.seed), "start": " ".join(config.evolve.start), "task": keys.protocol([problem, modes]), "before": before}
     return dict(variant=FOLDER, device=device, generation=generation, key_parts=parts, key=keys.combine(parts))
-
-
-def kept_settings(path: Path, today: EvolveSection) -> dict[str, Any]:
-    """The settings with which a generation was proposed, if it was, and if seed and start are still the same; else today's. So a change
-    of the others is for generations to come, and leaves alone what was measured."""
-    try:
-        record = evidence.read(path, Proposal)
-    except EvidenceError:
-        return today.model_dump()
-    same = all(record.settings.get(name) == getattr(today, name) for name in ("seed", "start"))
-    return record.settings if same and set(record.settings) == set(today.model_dump()) else today.model_dump()
 
 
 def restore_sources(proposal: Proposal) -> None:

@@ -21,7 +21,7 @@ def propose(config: Config, device: str, arch: str, generation: int) -> Proposal
     """The proposal of a generation; writes prompts and what a generator answers beside it. Raises EvidenceError."""
     history = lineage.read(Path("results"), device, generation)
     settings = config.evolve
-    record = Proposal(**lineage.head(config, device, generation, history.identity), settings=settings.model_dump())
+    record = Proposal(**lineage.head(config, device, generation, history.identity), settings=settings.model_dump(exclude={"generations"}))
     if generation == 0:
         record.children = [Child(name=name, operator="start") for name in settings.start]
         return record

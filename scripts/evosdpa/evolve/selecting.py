@@ -193,8 +193,8 @@ def select(config: Config, device: str, history: History, screened: Screening, s
         record.times_us[name] = good or before or {mode: one.time_us for mode, one in stands[name].times.items() if one.time_us}
     record.results = [_result(child, stands, steps, timed, record.elites) for child in children]
     if not record.elites:
-        record.status, record.reason = Status.FAILED, "no variant is right and timed: " + "; ".join(
-            f"{one.name}: {one.status.value}, {one.reason}" for one in record.results)
+        wrong = "; ".join(f"{one.name}: {one.status.value}, {one.reason}" for one in record.results)
+        record.status, record.reason = Status.FAILED, f"no variant is right and timed: {wrong}" if wrong else "there is no elite to go on from"
     elif finals.status not in (Status.OK, Status.NOT_RUN):
         record.status, record.reason = finals.status, f"finals: {finals.reason}"
     return record

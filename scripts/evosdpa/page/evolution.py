@@ -35,6 +35,8 @@ STANDS = {"elite": "elite now", "entered": "was an elite", "right": "right, not 
 """How a right child stands."""
 
 VERDICTS = ("faster", "slower", "same", "undecided")
+COUNTS = (*VERDICTS, "lost", "beyond")
+"""What is counted of a rule's children; lost: dropped, wrong, or without a good time."""
 
 
 def of(document: dict[str, Any]) -> list[Evolution]:
@@ -87,10 +89,9 @@ class Evolution:
 
     @property
     def stale(self) -> str:
-        """What changed since the finals were timed; empty while they are current."""
+        """What changed since it was measured, in the elites' code or in how they are timed; empty while it is current."""
         changed = self.entry.get("changed") or []
-        return (f"Its finals were timed in another way than now (changed since: {words.listed(changed)}): "
-                "its times and verdicts are of then.") if changed else ""
+        return f"Changed since it was measured: {words.listed(changed)}. Its times and verdicts are of then." if changed else ""
 
     @property
     def goal_us(self) -> float | None:
@@ -118,7 +119,7 @@ class Evolution:
             best = {mode: time for mode in self.modes if (time := words.finite((one.get("best") or {}).get(mode))) and time > 0}
             status = str(one.get("status") or "not_run")
             lines.append(dict(
-                generation=number, mark=words.mark(status), ok=status == "ok", reason=str(one.get("reason") or ""), best=best,
+                generation=number, mark=words.mark(status), ok=status == "ok", reason=str(one.get("reason") or ""), best=best, left=_left(one),
                 times=[words.number(best.get(mode)) for mode in self.modes], elites=[str(name) for name in one.get("elites") or []],
                 proposed=len(here), measured=sum(child["measured"] for child in here), right=sum(child["right"] for child in here),
                 dropped=sum(bool(child["dropped"]) for child in here), entered=sum(child["entered"] for child in here)))
@@ -164,8 +165,14 @@ class Evolution:
         for name in map(str, self.entry.get("elites") or []):
             own = times_us.get(name) or {}
             shown = [f"{words.number(own[mode])} µs {mode}" for mode in self.modes if words.finite(own.get(mode)) is not None]
-            lines.append(dict(name=name, times=words.listed(shown) or "no time", made=_made(known.get(name))))
+            lines.append(dict(name=name, times=words.listed(shown) or "no time", made=_made(known.get(name)), against=self._against_start(name)))
         return lines
+
+    def _against_start(self, name: str) -> str:
+        """An elite beside the variant of its source that the evolution began with, in the last comparison; empty where there is none."""
+        found = [(str(one.get("start") or ""), Ratio.of(str(one.get("mode") or ""), one)) for one in _dicts((self.entry.get("against_start") or {}).get(name))]
+        found = [(start, ratio) for start, ratio in found if ratio.value]
+        return f"{_said(ratio for _, ratio in found)} of {found[0][0]}" if found else ""
 
     @cached_property
     def bred(self) -> list[Entry]:
@@ -204,6 +211,8 @@ class Evolution:
             return "There is no elite" + (f": {reason}." if reason else ".")
         way = self.way
         root, leader = way[0], way[-1]
+        if against := self.elites[0]["against"]:
+            return f"{leader['name']} leads. In a last comparison, which chose nothing, it took {against}, with which the evolution began."
         if not leader["parent"] and leader["operator"] != "start":
             return f"{leader['name']} leads; how it was made is not on file."
         if not leader["parent"]:
@@ -257,7 +266,8 @@ class Evolution:
         """Why credit is not a lever's own."""
         counts = {child["levers"] for child in self.bred if child["levers"]}
         said = "Each child changed two levers" if counts == {2} else "A child changes several levers at once"
-        return f"{said}, so credit is shared: what stands here came with a lever, not from it alone."
+        return (f"{said}, so credit is shared: what stands here came with a lever, not from it alone. "
+                "A lever is seen towards its larger value, whichever way a child went.")
 
     @property
     def credit_answer(self) -> str:
@@ -271,7 +281,7 @@ class Evolution:
             if found:
                 first = found[0] if verdict == "faster" else found[-1]
                 others = f" and {len(found) - 1} more" if len(found) > 1 else ""
-                parts.append(f"{first['lever']} ({first['ratio'].shown} over {words.plural(first['pairs'], 'pair')}){others} {verb}")
+                parts.append(f"more {first['lever']} ({first['ratio'].shown} over {words.plural(first['pairs'], 'pair')}){others} {verb}")
         single = sum(one["pairs"] < 2 for one in by_verdict["undecided"])
         rest = len(by_verdict["undecided"]) + len(by_verdict["same"])
         tail = [f"{len(by_verdict['same'])} made no difference" if by_verdict["same"] else "",
@@ -284,7 +294,7 @@ class Evolution:
     @cached_property
     def rules(self) -> list[Entry]:
         """The record of every rule that pointed at a child, counts only."""
-        return [dict(rule=str(one["rule"]), **{key: _count(one.get(key)) for key in ("children", *VERDICTS, "beyond")})
+        return [dict(rule=str(one["rule"]), **{key: _count(one.get(key)) for key in ("children", *COUNTS)})
                 for one in _dicts(self.entry.get("rules")) if one.get("rule")]
 
     @property
@@ -449,10 +459,20 @@ def _step(child: Entry) -> str:
     found = [ratio for ratio in child["ratios"] if ratio.value]
     if not found:
         return "no ratio is on file."
-    said = words.listed(f"{ratio.text} its time in {ratio.mode} mode ({f'95{words.PERCENT} CI {ratio.interval}' if ratio.interval else 'no interval'}, "
-                        f"{ratio.verdict or 'no verdict'})" for ratio in found)
+    said = _said(found, "its")
     how = {"within": ", timed in the same processes", "between": ", timed in two runs beside the anchor"}.get(found[0].how, "")
     return f"{said}{how}."
+
+
+def _said(ratios: Iterable[Ratio], whose: str = "the") -> str:
+    """Ratios of time, each with its mode, interval and verdict."""
+    return words.listed(f"{ratio.text} {whose} time in {ratio.mode} mode ({f'95{words.PERCENT} CI {ratio.interval}' if ratio.interval else 'no interval'}, "
+                        f"{ratio.verdict or 'no verdict'})" for ratio in ratios)
+
+
+def _left(generation: Entry) -> str:
+    """Elites that something was wrong with, and what."""
+    return "; ".join(f"{name} is no elite any more: {why}" for name, why in sorted((generation.get("left") or {}).items()))
 
 
 def _credit(one: Entry) -> Entry:

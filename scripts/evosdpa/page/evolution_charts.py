@@ -97,7 +97,7 @@ def best(view: Evolution) -> dict[str, Any] | None:
 
 
 def credit(view: Evolution) -> dict[str, Any] | None:
-    """Time over the parent's where a lever was changed, with its interval; of many levers those furthest from 1. None where no lever was."""
+    """Time after over before where a lever was changed, seen towards its larger value, with its interval; of many levers those furthest from 1. None where no lever was."""
     sources = {one["source"] for one in view.levers}
     values = []
     shown = sorted(view.levers, key=lambda one: -abs(math.log(one["ratio"].value)))[:charts.MOST_RUNGS]
@@ -107,7 +107,7 @@ def credit(view: Evolution) -> dict[str, Any] | None:
         values.append(dict(place=place, kind="variant", ranked=ratio.low is not None, time=_short(ratio.value), low=ratio.low and _short(ratio.low),
                            high=ratio.high and _short(ratio.high), label=label, value=f"{ratio.text} {one['verdict']}", name=one["lever"],
                            interval=ratio.interval or "none", status=one["verdict"], why=f"in {one['source']}"))
-    return charts.ratios(values, stats.SAME_BAND, "time over the parent’s (left of 1 is faster)", "var(--good)") if values else None
+    return charts.ratios(values, stats.SAME_BAND, "time after over before (left of 1: more of the lever is faster)", "var(--good)") if values else None
 
 
 def promised(view: Evolution) -> dict[str, Any] | None:
