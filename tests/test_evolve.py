@@ -217,7 +217,8 @@ def test_elites_of_different_sources_live_side_by_side(order, places, elites):
 
 def run(name: str, medians: tuple[float, ...], verify: Status = Status.OK, timing: Status = Status.OK, anchor: float = 10.0, floor: float = 1.0):
     """Evidence of one variant as its own run left it."""
-    here = Timing(name=name, problem="p", mode="warm", status=timing, time_us=medians[2], process_medians_us=list(medians), reason="" if timing is Status.OK else "planted")
+    here = Timing(name=name, problem="p", mode="warm", status=timing, time_us=medians[2], process_medians_us=list(medians),
+                  reason="" if timing is Status.OK else "planted")
     beside = [Timing(name=other, problem="p", mode="warm", time_us=time_us, process_medians_us=list(around(time_us)))
               for other, time_us in ((benchmarking.ANCHOR, anchor), ("floor_empty", floor))]
     return {"verify": Verify(variant=name, status=verify, reason="" if verify is Status.OK else "3 cases are wrong"), "sanitize": Sanitize(variant=name),
@@ -228,7 +229,8 @@ def run(name: str, medians: tuple[float, ...], verify: Status = Status.OK, timin
     (run("v", FAST), Status.OK, ""), (run("v", FAST, verify=Status.FAILED), Status.FAILED, "3 cases are wrong"),
     (run("v", FAST, timing=Status.UNSTABLE), Status.UNSTABLE, "warm: planted"), ({"verify": Verify(variant="v")}, Status.NOT_RUN, "no bench evidence"),
     (run("v", FAST, floor=6.0), Status.SUSPECT, "faster than floor_empty, which no kernel can be: 0.67 of its time"),
-    ({**run("v", FAST), "sanitize": Sanitize(variant="v", status=Status.FAILED, reason="racecheck: 2 found")}, Status.FAILED, "compute-sanitizer racecheck: 2 found"),
+    ({**run("v", FAST), "sanitize": Sanitize(variant="v", status=Status.FAILED, reason="racecheck: 2 found")}, Status.FAILED,
+     "compute-sanitizer racecheck: 2 found"),
 ])
 def test_how_a_variant_stands_by_its_own_evidence(monkeypatch, evidence_of_it, status, reason):
     monkeypatch.setattr(selecting.standing.variants, "floors", lambda: ("floor_empty",))
@@ -287,7 +289,8 @@ def test_an_elite_that_is_wrong_now_leaves_with_its_reason():
     steps = {"k": run("k", SAME, verify=Status.FAILED), "k@L=2": run("k@L=2", SLOW)}
     found = chosen(ONE, {"k@L=2": "k"}, steps, status=Status.NOT_RUN, reason="nobody to compare: k@L=2 is alone")
     assert found.elites == ["k@L=2"] and found.left == {"k": "failed: 3 cases are wrong"} and found.results[0].against == {}
-    found = chosen(ONE, {"k@L=2": "k"}, {**steps, "k": run("k", SAME)}, [final("k", *SAME, status=Status.FAILED, reason="output of a timed launch: wrong"), final("k@L=2", *SLOW)])
+    found = chosen(ONE, {"k@L=2": "k"}, {**steps, "k": run("k", SAME)},
+                   [final("k", *SAME, status=Status.FAILED, reason="output of a timed launch: wrong"), final("k@L=2", *SLOW)])
     assert found.elites == ["k@L=2"] and found.left == {"k": "failed in the finals: output of a timed launch: wrong"}
 
 
@@ -320,8 +323,8 @@ def test_finals_whose_process_broke_are_no_evidence(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("verdicts, word", [
-    (["faster", "same"], "faster"), (["faster", "undecided"], "faster"), (["faster", "slower"], "undecided"), (["slower", "same"], "slower"), (["same", "same"], "same"),
-    (["same", "undecided"], "undecided"), ([], "undecided"),
+    (["faster", "same"], "faster"), (["faster", "undecided"], "faster"), (["faster", "slower"], "undecided"), (["slower", "same"], "slower"),
+    (["same", "same"], "same"), (["same", "undecided"], "undecided"), ([], "undecided"),
 ])
 def test_one_verdict_over_several_modes(verdicts, word):
     assert credit.overall(verdicts) == word
@@ -353,8 +356,10 @@ def test_a_sure_pair_weighs_more_than_a_shaky_one():
 
 
 def test_a_rule_is_shown_right_or_wrong_by_its_children():
-    past = after(tried("a", 0.8, "faster", ("L", "1", "2"), rules=("good", "both"), at_most=0.3), tried("b", 0.6, "faster", ("L", "1", "2"), rules=("low",), at_most=0.1),
-                 tried("c", 1.2, "slower", ("L", "1", "2"), rules=("both",), at_most=0.3), tried("d", 0.99, "undecided", ("L", "1", "2"), rules=("open",), at_most=0.3))
+    past = after(tried("a", 0.8, "faster", ("L", "1", "2"), rules=("good", "both"), at_most=0.3),
+                 tried("b", 0.6, "faster", ("L", "1", "2"), rules=("low",), at_most=0.1),
+                 tried("c", 1.2, "slower", ("L", "1", "2"), rules=("both",), at_most=0.3),
+                 tried("d", 0.99, "undecided", ("L", "1", "2"), rules=("open",), at_most=0.3))
     lost = Child(name="e", operator="guided", parent="k", rules=["lost"], dropped="spills 8 bytes"), Child(name="f", operator="guided", parent="k", rules=["lost"])
     past.generations[1][0].children += lost
     past.generations[1][1].results.append(Result(name="f", status=Status.FAILED, reason="wrong"))
@@ -369,7 +374,8 @@ def test_what_was_found_is_told_in_a_few_lines():
     past = after(tried("k@L=2,M=2", 0.8, "faster", ("L", "1", "2"), ("M", "1", "2")), elites=("k@L=2,M=2", "k"))
     closing = Bench(variant="closing", timings=[final("k", *SAME), final("k@L=2,M=2", *FAST)])
     text = telling.told(past, closing)
-    assert "generation 1: 1 measured, 1 right, 0 dropped before" in text and "1. k@L=2,M=2: 4 us warm; 0.800 (0.800 to 0.800, faster) times the time of k in warm" in text and "k L up: gain +20.0 % over 1 child that changed it" in text
+    assert "generation 1: 1 measured, 1 right, 0 dropped before" in text
+    assert "1. k@L=2,M=2: 4 us warm; 0.800 (0.800 to 0.800, faster) times the time of k in warm" in text and "k L up: gain +20.0 % over 1 child that changed it" in text
 
 
 # Files

@@ -110,7 +110,8 @@ def test_what_the_generator_wrote_went_through_the_gate(evolved):
     assert wrong["status"] == "failed" and wrong["reason"] and not wrong["entered"] and wrong["times_us"] == {}
     assert twin["dropped"] == "is the same code as v0_reference" and twin["status"] == ""
     prompt = (workspace.folder / "results" / "cpu" / "evolve" / "gen3" / "prompt-1.md").read_text()
-    for part in ("# Task", "sdpa_launch(const sdpa_problem", "Elites, best first:", "Tried so far", f"{wrong['name']}: failed", "# What holds the parent back", "# Answer"):
+    for part in ("# Task", "sdpa_launch(const sdpa_problem", "Elites, best first:", "Tried so far", f"{wrong['name']}: failed",
+                 "# What holds the parent back", "# Answer"):
         assert part in prompt, part
 
 

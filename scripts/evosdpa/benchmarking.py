@@ -68,6 +68,7 @@ def bench_variant(variant: Variant, config: Config, device: str, build: Build, v
     else:
         record.tools = {"compiler": build.tools.get("compiler", ""), "library": build.library_sha256}
         with devices.hold(None if variant.on_cpu else machine.gpus_for(device)) as held:
+            record.started = evidence.now()  # waiting for the device is no measuring
             measure(record, held, config, {variant.name: loadable(library, build), **floors}, list(floors), [ANCHOR],
                     problems_for(variant, config, variant.on_cpu), rows)
         record.anchors = [timing for timing in record.timings if timing.name != variant.name]

@@ -104,8 +104,9 @@ def lock_file(gpu: Gpu | None) -> Path:
 
 @contextlib.contextmanager
 def hold(gpu: Gpu | Sequence[Gpu] | None, alone: bool = True) -> Iterator[Held]:
-    """Hold a GPU (None or nothing in the sequence: the CPU; several: the first that is free), so that nothing is timed on it beside something else, also from a second snakemake: `alone`, or beside
-    others that do not hold it alone either, as checks do whose answers do not depend on time.
+    """Hold a GPU (None or nothing in the sequence: the CPU; several: the first that is free), so that nothing is timed on it beside something
+    else, also from a second snakemake: `alone`, or beside others that do not hold it alone either, as checks do whose answers do not
+    depend on time.
 
     The kernel releases the lock when this process ends, however it ends. The mark that each holder makes tells the next one whether
     to trust the device: a holder that was killed, or under which a process was killed or crashed, leaves it there, and the next one
@@ -138,24 +139,29 @@ def _locked(choices: list[Gpu | None], wanted: int) -> Iterator[Gpu | None]:
     """Lock one of several devices: the first that is free, beginning at any of them so that what shares devices spreads."""
     with contextlib.ExitStack() as stack:
         files = {one: stack.enter_context(open(lock_file(one), "a+")) for one in random.sample(choices, len(choices))}
-        told = False
-        while True:
-            for one, file in files.items():
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(file, wanted | fcntl.LOCK_NB)
-                    for other in files.values():
-                        if other is not file:
-                            other.close()
-                    yield one
-                    return
-            if not told:
-                told = True
-                print(f"waiting for {', '.join(one.uuid if one else 'cpu' for one in choices)}: another measurement holds "
-                      f"{', '.join(str(lock_file(one)) for one in choices)}", flush=True)
+        free = _free(files, wanted)
+        if not free:
+            print(f"waiting for {', '.join(one.uuid if one else 'cpu' for one in choices)}: another measurement holds "
+                  f"{', '.join(str(lock_file(one)) for one in choices)}", flush=True)
+        while not free:
             if len(files) == 1:
-                fcntl.flock(next(iter(files.values())), wanted)  # in the system's own order of waiting
+                fcntl.flock(files[choices[0]], wanted)  # in the system's own order of waiting
             else:
                 time.sleep(POLL_S)
+            free = _free(files, wanted)
+        for one, file in files.items():
+            if one != free[0]:
+                file.close()
+        yield free[0]
+
+
+def _free(files: dict[Gpu | None, TextIO], wanted: int) -> list[Gpu | None]:
+    """The first device whose lock is free, which is then held; nothing when there is none."""
+    for one, file in files.items():
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, wanted | fcntl.LOCK_NB)
+            return [one]
+    return []
 
 
 @contextlib.contextmanager

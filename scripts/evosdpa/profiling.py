@@ -140,7 +140,7 @@ def profile_variant(variant: Variant, config: Config, device: str, build: Build,
         record.tools = {"ncu": machine.version(ncu)}
         progress = Progress(f"{variant.name} profile", len(config.profile.problems))
         with devices.hold(machine.gpus_for(device)) as held:
-            record.device_info = machine.describe(held.gpu)
+            record.started, record.device_info = evidence.now(), machine.describe(held.gpu)
             for number, problem in enumerate(config.profile.problems, 1):
                 target = report.with_name(f"{report.stem}-{problem}.ncu-rep")
                 _profile_problem(record, ncu, held, problem, library, build.library_sha256, target, config.profile.timeout_s)

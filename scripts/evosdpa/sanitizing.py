@@ -61,7 +61,7 @@ def sanitize_variant(variant: Variant, config: Config, device: str, build: Build
         progress = Progress(f"{variant.name} sanitize", len(config.sanitize.tools))
         # At once: nothing is timed here, and each spends most of its seconds starting up.
         with devices.hold(machine.gpus_for(device), alone=False) as held:
-            record.device_info = machine.describe(held.gpu)
+            record.started, record.device_info = evidence.now(), machine.describe(held.gpu)
             tools = config.sanitize.tools
             for result in devices.side_by_side(held, lambda tool: run_tool(program, tool, held, variant, config, library, build), tools, len(tools)):
                 record.results.append(result)

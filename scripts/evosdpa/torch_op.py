@@ -79,12 +79,19 @@ def _folder(variant: str, device: torch.device, builds: Path) -> Path:
     return builds / f"sm_{major}{minor}{'a' if (major, minor) == (9, 0) else ''}" / variant
 
 
-@functools.cache
 def _library(folder: str) -> Library:
-    """The built library of a folder, the very bytes that its build.json describes. Raises EvidenceError or ContractError."""
+    """The built library of a folder. Raises EvidenceError or ContractError."""
+    try:
+        built = (Path(folder) / "build.json").stat().st_mtime_ns
+    except OSError:
+        raise evidence.EvidenceError(f"{folder} is not built: snakemake --cores 1 {folder}/kernel.so") from None
+    return _loaded(folder, built)
+
+
+@functools.cache
+def _loaded(folder: str, built: int) -> Library:
+    """The very bytes that a folder's build.json of that time describes: built again, it is another library."""
     place = Path(folder)
-    if not (place / "build.json").is_file():
-        raise evidence.EvidenceError(f"{place} is not built: snakemake --cores 1 {place}/kernel.so")
     build = evidence.read(place / "build.json", Build)
     if build.status is not Status.OK:
         raise evidence.EvidenceError(f"{place} does not compile: {build.reason}")

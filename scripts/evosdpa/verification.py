@@ -38,7 +38,7 @@ def verify_variant(variant: Variant, config: Config, device: str, build: Build, 
         record.status, record.reason = Status.NOT_RUN, f"not built: {build.reason}"
     else:
         with devices.hold(None if variant.on_cpu else machine.gpus_for(device), alone=False) as held:
-            record.device_info = machine.describe(held.gpu)
+            record.started, record.device_info = evidence.now(), machine.describe(held.gpu)
             run_cases(record, held, config, build, library, fill_shared)
     record.ended = evidence.now()
     return record

@@ -32,8 +32,9 @@ def _about(entry: dict[str, Any]) -> list[str]:
     dropped = sum(bool(child["dropped"]) for child in made)
     right = sum(child["status"] == Status.OK for child in made)
     name = entry["finals"].get("device", {}).get("name") or entry["device"]
-    return [f"Recorded on one {name}, {entry['finals'].get('ended', '')[:10]}; `{entry['problem']}`, microseconds. {len(entry['generations']) - 1} generations after the start, "
-            f"{len(made) - dropped} children measured, {right} of them right, {dropped} dropped for what their binaries say; {entry['measured_s'] / 60:.0f} minutes of measuring. "
+    return [f"Recorded on one {name}, {entry['finals'].get('ended', '')[:10]}; `{entry['problem']}`, microseconds. "
+            f"{len(entry['generations']) - 1} generations after the start, {len(made) - dropped} children measured, {right} of them right, "
+            f"{dropped} dropped for what their binaries say; {entry['measured_s'] / 60:.0f} minutes of measuring. "
             "The elites, with the last comparison against the variant of their source that it began with:"]
 
 
@@ -44,8 +45,9 @@ def _elites(entry: dict[str, Any]) -> list[str]:
         child, times = children.get(name, {}), entry["times_us"].get(name, {})
         ratios = {one["mode"]: one for one in entry["against_start"].get(name, [])}
         changed = ", ".join(f"{one['lever']} {one['before']} -> {one['after']}" for one in child.get("changes", []))
-        lines.append(cells.row([f"**{name}**", child.get("parent") or "given", changed, *(cells.rounded(times[mode], None) if mode in times else "" for mode in modes),
-                                *(_ratio(ratios[mode]) if mode in ratios else "" for mode in modes)]))
+        own = (cells.rounded(times[mode], None) if mode in times else "" for mode in modes)
+        over = (_ratio(ratios[mode]) if mode in ratios else "" for mode in modes)
+        lines.append(cells.row([f"**{name}**", child.get("parent") or "given", changed, *own, *over]))
     return lines
 
 

@@ -23,7 +23,8 @@ def told(history: History, closing: Bench) -> str:
     last = history.generations[-1][1] if history.generations else Population(variant="evolve")
     compared = selecting.against_start(history, closing)
     for place, name in enumerate(last.elites, 1):
-        lines.append(f"{place}. {name}: {times(last, name)}" + "".join(f"; {ratio(one)} the time of {one['start']} in {one['mode']}" for one in compared.get(name, [])))
+        beside = [f"{ratio(one)} the time of {one['start']} in {one['mode']}" for one in compared.get(name, [])]
+        lines.append(f"{place}. {name}: {'; '.join([times(last, name), *beside])}")
     lines += [f"{one.source} {one.lever} up: {words(one)}" for one in credit.of_levers(history)]
     lines.append("the page: snakemake --cores 1 results/report.html")
     return "\n".join(lines)
