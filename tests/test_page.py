@@ -13,7 +13,7 @@ import page_data
 import pytest
 
 from evosdpa.evidence import EvidenceError
-from evosdpa.page import charts, facts, gate, ladders, render, words
+from evosdpa.page import charts, facts, gate, ladders, render, tiles, words
 from page_tools import browse, chromium, loads, planted, section, stands, whole, without_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +90,25 @@ def test_devices_never_share_a_ladder():
         assert len({entry.row["device"] for entry in figure["ladder"].entries}) == 1
     others = render.other_figures(document)
     assert [figure["question"] for figure in others] == ["CPU (planted CPU), warm: how fast is each?"]
+
+
+def test_the_top_has_the_best_variant_in_a_few_numbers():
+    document = whole(page_data.one_variant(4.5))
+    told = {tile.title.partition(":")[0]: [value for value, _ in tile.lines] + [beside for _, beside in tile.lines] for tile in tiles.tiles(document, proof())}
+    assert told["best variant"][0].startswith("4.50 µs warm") and "met" in told["over the goal’s time"]
+    assert any("faster" in one or "no current time of a rival" == one for one in told["over the best rival’s time"])
+    assert any("planted" in one or "gate" in one for one in told["right answers"])
+    for nothing in (page_data.everything_failed(), page_data.only_stale(), page_data.empty(), {}):
+        assert tiles.tiles(whole(nothing), proof()) == [], "no number without a rank"
+
+
+def test_processes_that_were_rejected_are_said_at_the_top():
+    def told(*accepted):
+        lines = [dict(process=number, mode="warm", accepted=one, late=2, samples=100) for number, one in enumerate(accepted)]
+        return tiles.health(whole({**page_data.one_variant(), "processes": [dict(name="v", device=page_data.H200, processes=lines)]}))
+    assert told(True, True) == ("good", "all 2 timed processes steady; 4 of 204 samples came late and were dropped")
+    assert told(True, False)[0] == "warn" and "1 of 2 timed processes rejected" in told(True, False)[1]
+    assert tiles.health(whole({**page_data.one_variant(), "processes": []})) is None
 
 
 def test_where_numbers_are_from_is_said_at_the_top():

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from evosdpa import evidence, stats
 from evosdpa.candidates import Search
 from evosdpa.page import (analysis, analysis_charts, cards, charts, clock_charts, clocks, evolution, evolution_charts, facts, gate, history, history_charts,
-                          ladder_choice, ladders, step_table, words)
+                          ladder_choice, ladders, step_table, tiles, words)
 
 FOLDER = Path(__file__).parent
 VEGA_LITE = "6.4"
@@ -308,7 +308,7 @@ def page(document: dict[str, Any], cache: Path) -> str:
         css=Markup((FOLDER / "style.css").read_text()), embed=Markup((FOLDER / "embed.js").read_text()), choices=Markup((FOLDER / "choices.js").read_text()),
         bundle=Markup(bundle(cache)), choice=ladder_choice.view(document),
         head=headline(document), devices=facts.devices(document), modes=[str(mode) for mode in document["goal"].get("modes") or ["warm"]],
-        figures=figures, analysis=analyses(document), evolution=evolutions(document), other_problems=other_problems(document), matrices=facts.matrices(document),
+        tiles=tiles.tiles(document, gates[0]), health=tiles.health(document), figures=figures, analysis=analyses(document), evolution=evolutions(document), other_problems=other_problems(document), matrices=facts.matrices(document),
         correctness_answer=facts.correctness_answer(document), failed=facts.failures(document, "failed")[:facts.MOST_LINES],
         refused=facts.failures(document, "unsupported")[:facts.MOST_LINES], variants=shown, cards=cards.sections(search), steps=step_table.view(search, [one["id"] for one in shown]),
         gates=gates, checks=gate.legend(gates), itself=itself[:facts.MOST_LINES], itself_answer=gate.itself_answer(document, itself),
