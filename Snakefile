@@ -22,6 +22,7 @@ from evosdpa import config as configuration, plan as planning, variants
 os.chdir(workflow.basedir)
 given = planning.options(sys.argv[1:])
 planning.claim_folder(given)
+planning.check_queue(given)
 try:
     configuration.load("config.yaml")  # says what is wrong in one line, before Snakemake reads the same file
 except configuration.ConfigError as error:
@@ -32,7 +33,7 @@ configfile: "config.yaml"
 
 
 requested = list(given.targets or [])
-plan = planning.Plan(config, requested)
+plan = planning.Plan(config, requested, planning.sends_jobs(given))
 
 wildcard_constraints:
     variant=variants.NAME,
@@ -46,7 +47,7 @@ for name, limit in plan.limits(given).items():
     workflow.register_resource(name, limit)
 
 
-localrules: all, rivals, record, check, selftest, summary, propose, screen, select
+localrules: all, rivals, gap, report, writeup, record, check, selftest, summary
 
 
 # ---- Targets ---------------------------------------------------------------------------------------------------------
@@ -126,7 +127,7 @@ rule verify:
     log:
         "results/logs/{device}/{variant}/verify.log",
     resources:
-        gpu_checks=1,
+        **plan.check_resources(),
     shell:
         r"""
         python scripts/verify_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -147,7 +148,7 @@ rule sanitize:
     log:
         "results/logs/{device}/{variant}/sanitize.log",
     resources:
-        gpu_checks=1,
+        **plan.check_resources(),
     shell:
         r"""
         python scripts/sanitize_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -171,9 +172,9 @@ rule bench:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/bench.log",
-    threads: plan.timing_threads(workflow.cores)
+    threads: plan.timing_threads(workflow)
     resources:
-        gpu=1,
+        **plan.timing_resources(),
     shell:
         r"""
         python scripts/bench_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -194,9 +195,9 @@ rule profile:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/profile.log",
-    threads: plan.timing_threads(workflow.cores)
+    threads: plan.timing_threads(workflow)
     resources:
-        gpu=1,
+        **plan.timing_resources(),
     shell:
         r"""
         python scripts/profile_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -218,9 +219,9 @@ rule rival:
         device=plan.device_identity,
     log:
         "results/logs/{device}/rivals/{rival}.log",
-    threads: plan.timing_threads(workflow.cores)
+    threads: plan.timing_threads(workflow)
     resources:
-        gpu=1,
+        **plan.timing_resources(),
     shell:
         r"""
         python scripts/bench_rival.py {wildcards.rival:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -263,9 +264,9 @@ rule planted:
         device=plan.device_identity,
     log:
         "results/logs/{device}/selftest/selftest.log",
-    threads: plan.timing_threads(workflow.cores)
+    threads: plan.timing_threads(workflow)
     resources:
-        gpu=1,
+        **plan.timing_resources(),
     shell:
         r"""
         python scripts/selftest_gate.py --device {wildcards.device:q} --arch {params.arch:q} --settings {params.settings:q} \
@@ -286,9 +287,9 @@ rule repeatability:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/repeatability.log",
-    threads: plan.timing_threads(workflow.cores)
+    threads: plan.timing_threads(workflow)
     resources:
-        gpu=1,
+        **plan.timing_resources(),
     shell:
         r"""
         python scripts/measure_repeatability.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -303,6 +304,7 @@ rule repeatability:
 if plan.evolving:
 
     checkpoint propose:
+        localrule: True
         input:
             populations=plan.populations_before,
         output:
@@ -320,6 +322,7 @@ if plan.evolving:
             """
 
     checkpoint screen:
+        localrule: True
         input:
             populations=plan.populations_before,
             proposal="results/{device}/evolve/gen{generation}/proposal.json",
@@ -354,9 +357,9 @@ if plan.evolving:
             arch=plan.arch,
         log:
             "results/logs/{device}/evolve/gen{generation}/finals.log",
-        threads: plan.timing_threads(workflow.cores)
+        threads: plan.timing_threads(workflow)
         resources:
-            gpu=1,
+            **plan.timing_resources(),
         shell:
             r"""
             python scripts/time_finalists.py --device {wildcards.device:q} --arch {params.arch:q} --settings {params.settings:q} \
@@ -364,6 +367,7 @@ if plan.evolving:
             """
 
     rule select:
+        localrule: True
         input:
             populations=plan.populations_before,
             screening="results/{device}/evolve/gen{generation}/screening.json",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from evosdpa.config import Config
 from evosdpa.evidence import EvidenceError
+from evosdpa.machine import MachineError
 from evosdpa.variants import VariantError
 
 
@@ -51,6 +52,8 @@ def run(main: Callable[[], None]) -> None:
         main()
     except (EvidenceError, VariantError) as error:
         sys.exit(f"evo-sdpa: {error}")
+    except MachineError as error:
+        sys.exit(f"evo-sdpa: this job is on the wrong machine: {error}; on a cluster, `cluster` in config.yaml says which model and partition it asks for")
     except OSError as error:  # no space, no permission: also for temporary files
         if error.errno not in REFUSALS:
             raise

@@ -1,0 +1,177 @@
+"""The whole workflow as jobs of a real SLURM, on this machine with two pretend GPUs: `make test-slurm`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import slurm_cluster
+from slurm_cluster import Cluster
+from workspace import CONFIG, PROJECT, Workspace, complaints
+
+pytestmark = pytest.mark.slurm
+
+PRETEND = {"model": "pretend", "partition": "test", "time_min": 10, "mem_mb": 1500, "cores": 1}
+"""CPU variants whose jobs ask for a GPU each."""
+
+STEP_S = 240.0
+"""Longest wait for something that takes some ten seconds on an idle machine."""
+
+MEASURED = ("v0_reference/verify", "v0_reference/bench", "rivals/sdpa-default/bench", "rivals/sdpa-math/bench")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """A running cluster; what it needs must be here, because nobody asks for these tests by accident."""
+    assert not slurm_cluster.missing(), slurm_cluster.missing()
+    made = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+class Run:
+    """One snakemake at work with the profile for SLURM."""
+
+    def __init__(self, workspace: Workspace, *targets: str, **environment: str) -> None:
+        self.log = workspace.folder / f"run{len(list(workspace.folder.glob('run*.log')))}.log"
+        command = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1", *targets]
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(command, cwd=workspace.folder, stdout=log, stderr=log, env={**os.environ, **environment})
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait while the run is alive; fails with its output when it ends before, or after STEP_S."""
+        deadline = time.monotonic() + STEP_S
+        while not condition():
+            assert self.process.poll() is None, f"ended before {what}:\n{self.output()}"
+            assert time.monotonic() < deadline, f"no {what} after {STEP_S:.0f} s:\n{self.output()}"
+            time.sleep(0.2)
+
+    def end(self) -> int:
+        """Wait for the end; the exit status."""
+        return self.process.wait(STEP_S)
+
+    def output(self) -> str:
+        """All that it said so far."""
+        return self.log.read_text()
+
+    def submitted(self) -> dict[str, str]:
+        """SLURM's id of each job by its rule, for example `rule_verify/cpu_v0_reference`; a rule that was sent twice fails."""
+        found = re.findall(r"submitted with SLURM jobid (\d+) \(log: \S*/slurm_logs/(\S+)/\d+\.log\)", self.output())
+        assert len({rule for _, rule in found}) == len(found), f"sent twice: {found}"
+        return {rule: job for job, rule in found}
+
+
+def span(cluster: Cluster, job: str) -> tuple[str, str]:
+    """When a job started and ended, as SLURM tells it."""
+    said = cluster.output("scontrol", "show", "job", job)
+    return re.search(r"StartTime=(\S+)", said)[1], re.search(r"EndTime=(\S+)", said)[1]
+
+
+@pytest.fixture(scope="session")
+def finished(cluster, tmp_path_factory):
+    """A workspace in which one run was interrupted and a second one had its node drained in the middle; with both runs and what was seen."""
+    workspace = Workspace.create(tmp_path_factory.mktemp("runs") / "project", config={**CONFIG, "cluster": {"cpu": PRETEND}})
+    seen: dict[str, object] = {}
+
+    first = Run(workspace, "all")
+    first.until(lambda: "rule_verify" in first.output() and "RUNNING" in cluster.jobs().values(), "job that verifies")
+    first.process.send_signal(signal.SIGINT)
+    seen["status"] = first.end()
+    deadline = time.monotonic() + STEP_S
+    while {"RUNNING", "PENDING", "COMPLETING"} & set(cluster.jobs().values()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    seen["left"] = cluster.jobs()
+    seen["built"] = {path: path.stat().st_mtime_ns for path in (workspace.folder / "results" / "build").glob("*/*/build.json")}
+
+    second = Run(workspace, "all")
+
+    def running() -> set[str]:
+        states = cluster.jobs()
+        return {rule for rule, job in second.submitted().items() if states.get(job) == "RUNNING"}
+
+    second.until(lambda: len(running()) == 2, "two jobs at once")
+    cluster.node_is("state=drain", "reason=test")
+    second.until(lambda: not running(), "end of what ran on the drained node")
+    done = {name: path.read_bytes() for name in MEASURED if (path := workspace.folder / "results" / "cpu" / f"{name}.json").exists()}
+    second.until(lambda: "PENDING" in cluster.jobs().values(), "job that waits for the drained node")
+    seen["drained"] = (cluster.state(), second.process.poll(), done)
+    cluster.node_is("state=resume")
+    assert second.end() == 0, second.output()
+    return workspace, first, second, seen
+
+
+def test_an_interrupted_run_takes_its_jobs_back(finished):
+    _, first, _, seen = finished
+    assert seen["status"] != 0
+    assert {seen["left"][job] for rule, job in first.submitted().items() if not rule.startswith("group_build")} == {"CANCELLED"}
+
+
+def test_the_next_run_finishes_what_was_left_and_builds_nothing_again(finished):
+    workspace, _, second, seen = finished
+    assert seen["built"] and all(path.stat().st_mtime_ns == before for path, before in seen["built"].items())
+    assert not any("compile" in rule for rule in second.submitted())
+    assert {row["status"] for row in workspace.gap() if row["name"] == "v0_reference"} == {"ok"}
+    assert (workspace.folder / "results" / "report.html").is_file() and (workspace.folder / "results" / "summary.md").is_file()
+
+
+def test_a_drained_node_loses_nothing_and_nothing_is_measured_twice(cluster, finished):
+    workspace, _, second, seen = finished
+    state, ended, done = seen["drained"]
+    assert state.startswith("drain") and ended is None and done
+    assert all((workspace.folder / "results" / "cpu" / f"{name}.json").read_bytes() == before for name, before in done.items())
+    assert {rule.split("/")[0] for rule in second.submitted()} == {"rule_verify", "rule_bench", "rule_rival"} and len(second.submitted()) == len(MEASURED)
+    assert {cluster.jobs()[job] for job in second.submitted().values()} == {"COMPLETED"}
+
+
+def test_every_measuring_job_had_a_device_of_its_own_and_two_ran_at_once(cluster, finished):
+    workspace, _, second, _ = finished
+    told = [workspace.json(f"results/cpu/{name}.json")["device_info"] for name in MEASURED]
+    assert {one["slurm_job"] for one in told} == set(second.submitted().values())
+    spans = [(*span(cluster, one["slurm_job"]), one["slurm_gpus"]) for one in told]
+    at_once = [(one, other) for number, one in enumerate(spans) for other in spans[:number] if one[0] < other[1] and other[0] < one[1]]
+    assert at_once, spans
+    assert all({one[2], other[2]} == {"0", "1"} for one, other in at_once), spans
+
+
+def test_afterwards_there_is_nothing_to_do(finished):
+    workspace = finished[0]
+    assert "Nothing to be done" in workspace.run("--profile", "profiles/slurm", "all")
+
+
+def test_a_job_whose_node_failed_runs_again_and_its_run_goes_on(cluster, finished, tmp_path):
+    workspace = finished[0].copy(tmp_path / "project")
+    target = "results/cpu/v0_reference/verify.json"
+    (workspace.folder / target).unlink()
+    run = Run(workspace, target)
+    run.until(lambda: "RUNNING" in cluster.jobs().values(), "job that verifies")
+    (job,) = run.submitted().values()
+    cluster.node_is("state=down", "reason=test")
+    run.until(lambda: cluster.jobs()[job] == "PENDING", "job back in the queue")
+    cluster.node_is("state=resume")
+    assert run.end() == 0, run.output()
+    assert "Restarts=1" in cluster.output("scontrol", "show", "job", job)
+    assert workspace.json(target)["status"] == "ok" and workspace.json(target)["device_info"]["slurm_job"] == job
+
+
+def test_a_job_on_the_wrong_gpu_fails_once_and_its_line_is_shown(cluster, tmp_path):
+    workspace = Workspace.create(tmp_path / "project", config={**CONFIG, "device": "auto", "cluster": {"nvidia-h200": {**PRETEND, "arch": "sm_90a"}}})
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\necho '0, NVIDIA L4, GPU-pretend, 8.9, 580'\n")
+    smi.chmod(0o755)
+    run = Run(workspace, "results/nvidia-h200/rivals/sdpa-default/bench.json", PATH=f"{smi.parent}:{os.environ['PATH']}")
+    assert run.end() == 1
+    assert len(run.submitted()) == 1 and [cluster.jobs()[job] for job in run.submitted().values()] == ["FAILED"]
+    assert "evo-sdpa: this job is on the wrong machine: nvidia-h200 is asked for, and here is NVIDIA L4 (nvidia-l4)" in run.output()
+    assert not list(workspace.folder.glob("results/nvidia-h200/**/*.json"))
