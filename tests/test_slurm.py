@@ -9,18 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 import slurm_cluster
 from slurm_cluster import Cluster
-from workspace import CONFIG, PROJECT, Workspace, complaints
+from workspace import CONFIG, Workspace
 
 pytestmark = pytest.mark.slurm
 
 PRETEND = {"model": "pretend", "partition": "test", "time_min": 10, "mem_mb": 1500, "cores": 1}
 """CPU variants whose jobs ask for a GPU each."""
+
+VERIFY, BENCH = "rule_verify/cpu_v0_reference", "rule_bench/cpu_v0_reference"
 
 STEP_S = 240.0
 """Longest wait for something that takes some ten seconds on an idle machine."""
@@ -65,11 +67,26 @@ class Run:
         """All that it said so far."""
         return self.log.read_text()
 
+    def states(self, cluster: Cluster) -> dict[str, str]:
+        """State of each job that it sent, by its rule."""
+        known = cluster.jobs()
+        return {rule: known.get(job, "") for rule, job in self.submitted().items()}
+
     def submitted(self) -> dict[str, str]:
         """SLURM's id of each job by its rule, for example `rule_verify/cpu_v0_reference`; a rule that was sent twice fails."""
         found = re.findall(r"submitted with SLURM jobid (\d+) \(log: \S*/slurm_logs/(\S+)/\d+\.log\)", self.output())
         assert len({rule for _, rule in found}) == len(found), f"sent twice: {found}"
         return {rule: job for job, rule in found}
+
+
+def in_state(states: dict[str, str], *wanted: str) -> set[str]:
+    """The rules whose jobs are in one of these states."""
+    return {rule for rule, state in states.items() if state in wanted}
+
+
+def restarted(cluster: Cluster, run: Run) -> set[str]:
+    """The rules whose jobs SLURM started more than once."""
+    return {rule for rule, job in run.submitted().items() if "Restarts=0" not in cluster.output("scontrol", "show", "job", job)}
 
 
 def span(cluster: Cluster, job: str) -> tuple[str, str]:
@@ -79,33 +96,45 @@ def span(cluster: Cluster, job: str) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="session")
-def finished(cluster, tmp_path_factory):
-    """A workspace in which one run was interrupted and a second one had its node drained in the middle; with both runs and what was seen."""
+def misled(cluster, tmp_path_factory):
+    """A run whose job asks for an H200 and finds an L4. It is at work beside the others, because its end is slow to be seen."""
+    folder = tmp_path_factory.mktemp("misled")
+    workspace = Workspace.create(folder / "project", config={**CONFIG, "device": "auto", "cluster": {"nvidia-h200": {**PRETEND, "arch": "sm_90a"}}})
+    smi = folder / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\necho '0, NVIDIA L4, GPU-pretend, 8.9, 580'\n")
+    smi.chmod(0o755)
+    return workspace, Run(workspace, "results/nvidia-h200/rivals/sdpa-default/bench.json", PATH=f"{smi.parent}:{os.environ['PATH']}")
+
+
+@pytest.fixture(scope="session")
+def finished(cluster, misled, tmp_path_factory):
+    """A workspace in which a first run was interrupted, and a second one had its node drained while it verified and lost it while it timed; with
+    both runs and what was seen."""
     workspace = Workspace.create(tmp_path_factory.mktemp("runs") / "project", config={**CONFIG, "cluster": {"cpu": PRETEND}})
-    seen: dict[str, object] = {}
+    seen: dict[str, Any] = {}
 
     first = Run(workspace, "all")
-    first.until(lambda: "rule_verify" in first.output() and "RUNNING" in cluster.jobs().values(), "job that verifies")
+    first.until(lambda: first.states(cluster).get(VERIFY) == "RUNNING", "job that verifies")
     first.process.send_signal(signal.SIGINT)
     seen["status"] = first.end()
     deadline = time.monotonic() + STEP_S
-    while {"RUNNING", "PENDING", "COMPLETING"} & set(cluster.jobs().values()) and time.monotonic() < deadline:
+    while in_state(first.states(cluster), "RUNNING", "PENDING", "COMPLETING") and time.monotonic() < deadline:
         time.sleep(0.2)
-    seen["left"] = cluster.jobs()
+    seen["left"] = first.states(cluster)
     seen["built"] = {path: path.stat().st_mtime_ns for path in (workspace.folder / "results" / "build").glob("*/*/build.json")}
 
     second = Run(workspace, "all")
-
-    def running() -> set[str]:
-        states = cluster.jobs()
-        return {rule for rule, job in second.submitted().items() if states.get(job) == "RUNNING"}
-
-    second.until(lambda: len(running()) == 2, "two jobs at once")
+    second.until(lambda: len(in_state(second.states(cluster), "RUNNING")) == 2, "two jobs at once")
     cluster.node_is("state=drain", "reason=test")
-    second.until(lambda: not running(), "end of what ran on the drained node")
+    second.until(lambda: not in_state(second.states(cluster), "RUNNING", "COMPLETING"), "end of what ran on the drained node")
     done = {name: path.read_bytes() for name in MEASURED if (path := workspace.folder / "results" / "cpu" / f"{name}.json").exists()}
-    second.until(lambda: "PENDING" in cluster.jobs().values(), "job that waits for the drained node")
-    seen["drained"] = (cluster.state(), second.process.poll(), done)
+    seen["drained"] = cluster.state(), second.states(cluster), done
+    cluster.node_is("state=resume")
+
+    second.until(lambda: second.states(cluster).get(BENCH) == "RUNNING", "job that times")
+    cluster.node_is("state=down", "reason=test")
+    second.until(lambda: second.states(cluster)[BENCH] == "PENDING", "job back in the queue")
     cluster.node_is("state=resume")
     assert second.end() == 0, second.output()
     return workspace, first, second, seen
@@ -113,25 +142,31 @@ def finished(cluster, tmp_path_factory):
 
 def test_an_interrupted_run_takes_its_jobs_back(finished):
     _, first, _, seen = finished
-    assert seen["status"] != 0
-    assert {seen["left"][job] for rule, job in first.submitted().items() if not rule.startswith("group_build")} == {"CANCELLED"}
+    assert seen["status"] != 0 and VERIFY in seen["left"]
+    assert in_state(seen["left"], "CANCELLED") == {rule for rule in first.submitted() if not rule.startswith("group_build")}
 
 
 def test_the_next_run_finishes_what_was_left_and_builds_nothing_again(finished):
     workspace, _, second, seen = finished
     assert seen["built"] and all(path.stat().st_mtime_ns == before for path, before in seen["built"].items())
-    assert not any("compile" in rule for rule in second.submitted())
+    assert {rule.split("/")[0] for rule in second.submitted()} == {"rule_verify", "rule_bench", "rule_rival"} and len(second.submitted()) == len(MEASURED)
     assert {row["status"] for row in workspace.gap() if row["name"] == "v0_reference"} == {"ok"}
     assert (workspace.folder / "results" / "report.html").is_file() and (workspace.folder / "results" / "summary.md").is_file()
 
 
 def test_a_drained_node_loses_nothing_and_nothing_is_measured_twice(cluster, finished):
     workspace, _, second, seen = finished
-    state, ended, done = seen["drained"]
-    assert state.startswith("drain") and ended is None and done
+    state, states, done = seen["drained"]
+    assert state.startswith("drain") and done and len(done) == len(in_state(states, "COMPLETED")) and in_state(states, "PENDING")
     assert all((workspace.folder / "results" / "cpu" / f"{name}.json").read_bytes() == before for name, before in done.items())
-    assert {rule.split("/")[0] for rule in second.submitted()} == {"rule_verify", "rule_bench", "rule_rival"} and len(second.submitted()) == len(MEASURED)
-    assert {cluster.jobs()[job] for job in second.submitted().values()} == {"COMPLETED"}
+    assert set(second.states(cluster).values()) == {"COMPLETED"}
+    assert restarted(cluster, second) == {BENCH}
+
+
+def test_a_job_whose_node_failed_runs_again_as_the_same_job(cluster, finished):
+    workspace, _, second, _ = finished
+    assert BENCH in restarted(cluster, second)
+    assert workspace.json("results/cpu/v0_reference/bench.json")["device_info"]["slurm_job"] == second.submitted()[BENCH]
 
 
 def test_every_measuring_job_had_a_device_of_its_own_and_two_ran_at_once(cluster, finished):
@@ -149,29 +184,9 @@ def test_afterwards_there_is_nothing_to_do(finished):
     assert "Nothing to be done" in workspace.run("--profile", "profiles/slurm", "all")
 
 
-def test_a_job_whose_node_failed_runs_again_and_its_run_goes_on(cluster, finished, tmp_path):
-    workspace = finished[0].copy(tmp_path / "project")
-    target = "results/cpu/v0_reference/verify.json"
-    (workspace.folder / target).unlink()
-    run = Run(workspace, target)
-    run.until(lambda: "RUNNING" in cluster.jobs().values(), "job that verifies")
-    (job,) = run.submitted().values()
-    cluster.node_is("state=down", "reason=test")
-    run.until(lambda: cluster.jobs()[job] == "PENDING", "job back in the queue")
-    cluster.node_is("state=resume")
-    assert run.end() == 0, run.output()
-    assert "Restarts=1" in cluster.output("scontrol", "show", "job", job)
-    assert workspace.json(target)["status"] == "ok" and workspace.json(target)["device_info"]["slurm_job"] == job
-
-
-def test_a_job_on_the_wrong_gpu_fails_once_and_its_line_is_shown(cluster, tmp_path):
-    workspace = Workspace.create(tmp_path / "project", config={**CONFIG, "device": "auto", "cluster": {"nvidia-h200": {**PRETEND, "arch": "sm_90a"}}})
-    smi = tmp_path / "bin" / "nvidia-smi"
-    smi.parent.mkdir()
-    smi.write_text("#!/bin/sh\necho '0, NVIDIA L4, GPU-pretend, 8.9, 580'\n")
-    smi.chmod(0o755)
-    run = Run(workspace, "results/nvidia-h200/rivals/sdpa-default/bench.json", PATH=f"{smi.parent}:{os.environ['PATH']}")
+def test_a_job_on_the_wrong_gpu_fails_once_and_its_line_is_shown(cluster, misled):
+    workspace, run = misled
     assert run.end() == 1
-    assert len(run.submitted()) == 1 and [cluster.jobs()[job] for job in run.submitted().values()] == ["FAILED"]
+    assert list(run.states(cluster).values()) == ["FAILED"] and not restarted(cluster, run)
     assert "evo-sdpa: this job is on the wrong machine: nvidia-h200 is asked for, and here is NVIDIA L4 (nvidia-l4)" in run.output()
     assert not list(workspace.folder.glob("results/nvidia-h200/**/*.json"))

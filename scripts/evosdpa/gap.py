@@ -171,7 +171,7 @@ class Gap:
             "verify": lambda: verification.verify_parts(built, self.config),
             "sanitize": lambda: sanitizing.sanitize_parts(built, self.config),
             "bench": lambda: benchmarking.bench_parts(built, self.config, variant.on_cpu),
-            "profile": lambda: profiling.profile_parts(built, self.config, record.device_info.get("arch") or self.arch),
+            "profile": lambda: profiling.profile_parts(built, self.config, record.device_info.get("arch") or self.arch_of(device)),
             "repeatability": lambda: repeatability.repeatability_parts(built, self.config, variant.on_cpu),
         }[kind]()
         changed = keys.changed(record.key_parts, today, MEASURED_BY_BINARY if here else RECORDED_ELSEWHERE)

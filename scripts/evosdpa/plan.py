@@ -422,11 +422,10 @@ class Plan:
 
     def timing_threads(self, workflow: Any) -> Callable[[Any], int]:
         """Cores that a timed job reserves, by its wildcards: its share of the workflow's, all of them with one GPU, so that no compiler runs
-        beside it; what config.yaml says where a cluster has the device."""
+        beside it; on a cluster what config.yaml says."""
 
         def threads(wildcards: Any) -> int:
-            entry = self.config.cluster.get(wildcards.device)
-            return entry.cores if entry else max(1, (workflow.cores or 1) // max(1, self.gpus))
+            return self._entry(wildcards).cores if self._on_cluster() else max(1, (workflow.cores or 1) // max(1, self.gpus))
 
         return threads
 
@@ -438,17 +437,25 @@ class Plan:
         """What a job asks for whose answer does not depend on time: on this machine it may share its GPU."""
         return self._cluster_resources() or {"gpu_checks": 1}
 
-    def _cluster_resources(self) -> dict[str, Any]:
+    def _on_cluster(self) -> bool:
+        """Whether jobs ask a cluster for what they need."""
+        return bool(self.config.cluster) and self._sends_jobs
+
+    def _entry(self, wildcards: Any) -> configuration.ClusterEntry:
+        """What a job on a device asks a cluster for: the device's entry; without one, for the CPU, what an empty one means."""
+        return self.config.cluster.get(wildcards.device) or configuration.ClusterEntry()
+
+    def _cluster_resources(self) -> dict[str, Callable[[Any], Any]]:
         """A job's resources, each by its wildcards, under the names that Snakemake's executors read; none without a cluster."""
-        cluster = self.config.cluster
-
-        def of(value: Callable[[str, configuration.ClusterEntry], Any]) -> Callable[[Any], Any]:
-            return lambda wildcards: value(wildcards.device, cluster[wildcards.device]) if wildcards.device in cluster else None
-
+        if not self._on_cluster():
+            return {}
         return {
-            "gpu": of(lambda device, entry: 1 if device != "cpu" or entry.model else 0), "gpu_model": of(lambda _, entry: entry.model),
-            "slurm_partition": of(lambda _, entry: entry.partition), "runtime": of(lambda _, entry: entry.time_min), "mem_mb": of(lambda _, entry: entry.mem_mb),
-        } if cluster else {}
+            "gpu": lambda wildcards: int(wildcards.device != "cpu" or bool(self._entry(wildcards).model)),
+            "gpu_model": lambda wildcards: self._entry(wildcards).model,
+            "slurm_partition": lambda wildcards: self._entry(wildcards).partition,
+            "runtime": lambda wildcards: self._entry(wildcards).time_min,
+            "mem_mb": lambda wildcards: self._entry(wildcards).mem_mb,
+        }
 
     # What parameters decide a job
 
