@@ -115,7 +115,7 @@ def finished(cluster, misled, tmp_path_factory):
     seen: dict[str, Any] = {}
 
     first = Run(workspace, "all")
-    first.until(lambda: first.states(cluster).get(VERIFY) == "RUNNING", "job that verifies")
+    first.until(lambda: any(not rule.startswith("group_build") for rule in in_state(first.states(cluster), "RUNNING")), "job that measures")
     first.process.send_signal(signal.SIGINT)
     seen["status"] = first.end()
     deadline = time.monotonic() + STEP_S
@@ -129,6 +129,7 @@ def finished(cluster, misled, tmp_path_factory):
     cluster.node_is("state=drain", "reason=test")
     second.until(lambda: not in_state(second.states(cluster), "RUNNING", "COMPLETING"), "end of what ran on the drained node")
     done = {name: path.read_bytes() for name in MEASURED if (path := workspace.folder / "results" / "cpu" / f"{name}.json").exists()}
+    second.until(lambda: bool(in_state(second.states(cluster), "PENDING")), "job that waits for the drained node")
     seen["drained"] = cluster.state(), second.states(cluster), done
     cluster.node_is("state=resume")
 
@@ -142,14 +143,14 @@ def finished(cluster, misled, tmp_path_factory):
 
 def test_an_interrupted_run_takes_its_jobs_back(finished):
     _, first, _, seen = finished
-    assert seen["status"] != 0 and VERIFY in seen["left"]
-    assert in_state(seen["left"], "CANCELLED") == {rule for rule in first.submitted() if not rule.startswith("group_build")}
+    assert seen["status"] != 0
+    assert {state for rule, state in seen["left"].items() if not rule.startswith("group_build")} == {"CANCELLED"}
 
 
 def test_the_next_run_finishes_what_was_left_and_builds_nothing_again(finished):
     workspace, _, second, seen = finished
     assert seen["built"] and all(path.stat().st_mtime_ns == before for path, before in seen["built"].items())
-    assert {rule.split("/")[0] for rule in second.submitted()} == {"rule_verify", "rule_bench", "rule_rival"} and len(second.submitted()) == len(MEASURED)
+    assert {VERIFY, BENCH} <= set(second.submitted()) and not any("build" in rule or "compile" in rule for rule in second.submitted())
     assert {row["status"] for row in workspace.gap() if row["name"] == "v0_reference"} == {"ok"}
     assert (workspace.folder / "results" / "report.html").is_file() and (workspace.folder / "results" / "summary.md").is_file()
 
@@ -157,7 +158,7 @@ def test_the_next_run_finishes_what_was_left_and_builds_nothing_again(finished):
 def test_a_drained_node_loses_nothing_and_nothing_is_measured_twice(cluster, finished):
     workspace, _, second, seen = finished
     state, states, done = seen["drained"]
-    assert state.startswith("drain") and done and len(done) == len(in_state(states, "COMPLETED")) and in_state(states, "PENDING")
+    assert state.startswith("drain") and done and in_state(states, "PENDING") and set(states.values()) == {"COMPLETED", "PENDING"}
     assert all((workspace.folder / "results" / "cpu" / f"{name}.json").read_bytes() == before for name, before in done.items())
     assert set(second.states(cluster).values()) == {"COMPLETED"}
     assert restarted(cluster, second) == {BENCH}
@@ -170,9 +171,10 @@ def test_a_job_whose_node_failed_runs_again_as_the_same_job(cluster, finished):
 
 
 def test_every_measuring_job_had_a_device_of_its_own_and_two_ran_at_once(cluster, finished):
-    workspace, _, second, _ = finished
+    workspace, first, second, _ = finished
     told = [workspace.json(f"results/cpu/{name}.json")["device_info"] for name in MEASURED]
-    assert {one["slurm_job"] for one in told} == set(second.submitted().values())
+    jobs = {one["slurm_job"] for one in told}
+    assert len(jobs) == len(MEASURED) and set(second.submitted().values()) <= jobs <= {*first.submitted().values(), *second.submitted().values()}
     spans = [(*span(cluster, one["slurm_job"]), one["slurm_gpus"]) for one in told]
     at_once = [(one, other) for number, one in enumerate(spans) for other in spans[:number] if one[0] < other[1] and other[0] < one[1]]
     assert at_once, spans

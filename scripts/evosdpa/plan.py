@@ -141,6 +141,18 @@ def check_writable(starting: bool) -> None:
                  "nothing is lost")
 
 
+def _by_file(settings: dict[str, Any]) -> str:
+    """Settings as a script's command line names them: @ and a file, because a thousand variants are more than a command line holds (128 KiB).
+
+    The file's name is its content's digest, so that other settings are another parameter.
+    """
+    text = json.dumps(settings, sort_keys=True)
+    path = SNAKEMAKE / "evosdpa" / f"{keys.digest(text)}.json"
+    if not path.is_file():
+        evidence.write_text(path, text)
+    return f"@{path}"
+
+
 class Plan:
     """The checked configuration, the variants and the device; methods are the Snakefile's input and params functions."""
 
@@ -541,19 +553,19 @@ class Plan:
     def gap_settings(self) -> str:
         """The configuration, which variants there are and which devices are measured."""
         config = self.config.model_dump(exclude={"cluster"})
-        return json.dumps({"config": config, "names": self.names, "device": self.device, "arch": self.arch, "archs": self.archs}, sort_keys=True)
+        return _by_file({"config": config, "names": self.names, "device": self.device, "arch": self.arch, "archs": self.archs})
 
     def evolve_settings(self) -> str:
         """The whole configuration, as far as it decides which children there are: how many generations follow does not."""
         config = self.config.model_dump(exclude={"evolve": {"generations"}, "only": True, "show_device": True, "selftest": True, "repeatability": True, "cluster": True})
-        return json.dumps(config, sort_keys=True)
+        return _by_file(config)
 
     def finals_settings(self) -> str:
         """What decides which children are right, how they are timed and how many stay."""
         config = self.config.model_dump(include={"goal": {"problem", "modes"}, "problems": True, "compile": True, "verify": True, "sanitize": True, "bench": True,
                                                  "profile": True, "evolve": {"top_k", "children", "start", "seed"}})
         entries = {name: entry.model_dump(exclude={"required"}) for name, entry in self.config.variants.items()}
-        return json.dumps({**config, "variants": entries}, sort_keys=True)
+        return _by_file({**config, "variants": entries})
 
     def device_identity(self, wildcards: Any) -> str:
         """What a measurement depends on beside the code: the device and its driver; on a cluster its slug, since nobody here can ask it."""
