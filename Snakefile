@@ -297,6 +297,31 @@ rule repeatability:
         """
 
 
+# Only when it is asked for by its file: what a busy GPU beside it does to a timing.
+
+rule neighbour:
+    input:
+        library=plan.library_input,
+        verify="results/{device}/{variant}/verify.json",
+        floors=plan.floor_inputs,
+    output:
+        "results/{device}/{variant}/neighbour.json",
+    params:
+        code=plan.code("measure_neighbour"),
+        settings=plan.repeatability_settings,
+        device=plan.device_identity,
+    log:
+        "results/logs/{device}/{variant}/neighbour.log",
+    threads: plan.timing_threads(workflow, whole=True)
+    resources:
+        gpu=max(1, plan.gpus), # all of them: none of the others may be busy too
+    shell:
+        r"""
+        python scripts/measure_neighbour.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
+            --library {input.library:q} --verify {input.verify:q} --floors {input.floors:q} --output {output:q} 2>&1 | tee {log:q}
+        """
+
+
 # ---- An evolution -----------------------------------------------------------------------------------------------------
 # Only when it is asked for: children are variants like all others, and what an evolution found is not measured again because a page
 # is made. Which children there are is known when they were proposed, hence the checkpoints; files that come out the same start nothing.

@@ -432,12 +432,13 @@ class Plan:
         devices = max(1, self.gpus)
         return {name: limit for name, limit in (("gpu", devices), ("gpu_checks", CHECKS * devices)) if name not in (given.resources or {})}
 
-    def timing_threads(self, workflow: Any) -> Callable[[Any], int]:
-        """Cores that a timed job reserves, by its wildcards: its share of the workflow's, all of them with one GPU, so that no compiler runs
-        beside it; on a cluster what config.yaml says."""
+    def timing_threads(self, workflow: Any, whole: bool = False) -> Callable[[Any], int]:
+        """Cores that a timed job reserves, by its wildcards: its share of the workflow's, all of them with one GPU or for a job that takes the
+        whole machine, so that no compiler runs beside it; on a cluster what config.yaml says."""
+        share = 1 if whole else max(1, self.gpus)
 
         def threads(wildcards: Any) -> int:
-            return self._entry(wildcards).cores if self._on_cluster() else max(1, (workflow.cores or 1) // max(1, self.gpus))
+            return self._entry(wildcards).cores if self._on_cluster() else max(1, (workflow.cores or 1) // share)
 
         return threads
 
@@ -607,6 +608,6 @@ DATA = {"inspect_variant": ("occupancy.cpp",), "build_report": ("page/*.jinja", 
 
 WORKERS = {
     "inspect_variant": ("describe",), "verify_variant": ("verify",), "sanitize_variant": ("sanitize",), "bench_variant": ("bench",),
-    "bench_rival": ("bench",), "time_finalists": ("bench",), "profile_variant": ("profile",), "selftest_gate": ("verify", "bench", "sanitize"), "measure_repeatability": ("bench",),
+    "bench_rival": ("bench",), "time_finalists": ("bench",), "profile_variant": ("profile",), "selftest_gate": ("verify", "bench", "sanitize"), "measure_repeatability": ("bench",), "measure_neighbour": ("bench",),
 }
 """The harness modules that a script starts as processes of their own."""
