@@ -6,6 +6,7 @@
 #   snakemake --cores 1 v1_scalar              one variant's whole chain, by name (children too: v2_wmma@STAGES=3)
 #   snakemake --cores 1 evolve                 generations of children from config.yaml's evolve.start
 #   snakemake --cores 1 record                 copy this machine's evidence to results/recorded/
+#   snakemake --profile profiles/slurm all     everything, as jobs of a cluster (README.md, "On a cluster")
 #   snakemake --cores 1 check                  exit 1 unless every variant that config.yaml requires is ok, and the gate too
 #   snakemake --cores 1 selftest               the gate against planted wrong kernels; exit 1 when it misses one
 #
@@ -21,6 +22,7 @@ from evosdpa import config as configuration, plan as planning, variants
 
 os.chdir(workflow.basedir)
 given = planning.options(sys.argv[1:])
+planning.mend_target_jobs(given)
 planning.claim_folder(given)
 planning.check_queue(given)
 try:
@@ -32,7 +34,7 @@ except configuration.ConfigError as error:
 configfile: "config.yaml"
 
 
-requested = list(given.targets or [])
+requested = planning.requested(given)
 plan = planning.Plan(config, requested, planning.sends_jobs(given))
 
 wildcard_constraints:
@@ -47,7 +49,7 @@ for name, limit in plan.limits(given).items():
     workflow.register_resource(name, limit)
 
 
-localrules: all, rivals, gap, report, writeup, record, check, selftest, summary
+localrules: all, inspect, rivals, gap, report, writeup, record, check, selftest, summary
 
 
 # ---- Targets ---------------------------------------------------------------------------------------------------------

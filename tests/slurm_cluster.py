@@ -22,7 +22,9 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
 START_S = 30.0
 GPUS = 2
 
-_SLURM = """ClusterName=evosdpa-test
+NAME = "evosdpa-test"
+
+_SLURM = """ClusterName={name}
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
@@ -62,9 +64,10 @@ def missing() -> str:
         return f"{', '.join(absent)} not found; on Debian: apt-get install slurm-wlm munge"
     if os.geteuid() != 0:
         return "only root can start SLURM's daemons for others' jobs"
-    if (CONFIGURATION / "slurm.conf").exists():
-        return f"{CONFIGURATION}/slurm.conf exists: this machine belongs to a cluster, or an earlier test was killed; remove it if the latter"
-    return ""
+    conf = CONFIGURATION / "slurm.conf"
+    if conf.exists() and (f"ClusterName={NAME}\n" not in conf.read_text() or "UP" in Cluster.output("scontrol", "ping")):
+        return f"{conf} exists: this machine belongs to a cluster, or these tests are running already"
+    return ""  # one that a killed test left behind is written anew
 
 
 class Cluster:
@@ -86,7 +89,7 @@ class Cluster:
             os.mknod(self.root / f"gpu{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
         memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
         CONFIGURATION.mkdir(exist_ok=True)
-        (CONFIGURATION / "slurm.conf").write_text(_SLURM.format(host=self.node, root=self.root, memory_mb=memory_mb * 3 // 4, gpus=GPUS))
+        (CONFIGURATION / "slurm.conf").write_text(_SLURM.format(name=NAME, host=self.node, root=self.root, memory_mb=memory_mb * 3 // 4, gpus=GPUS))
         (CONFIGURATION / "gres.conf").write_text(f"NodeName={self.node} Name=gpu Type=pretend File={self.root}/gpu[0-{GPUS - 1}] Flags=nvidia_gpu_env\n")
         self._daemon("munged", "--foreground", "--force", f"--key-file={key}", f"--socket={self.root}/munge.socket", f"--pid-file={self.root}/munged.pid",
                      f"--log-file={self.root}/munged.log", f"--seed-file={self.root}/munged.seed")

@@ -122,6 +122,25 @@ def test_a_job_leaves_the_locks_of_its_run_alone(tmp_path, monkeypatch):
     assert lock.exists()
 
 
+@pytest.mark.parametrize("job, expected", [("finals:device=cpu,generation=0", ["evolve"]), ("verify:variant=v0_reference,device=cpu", [])])
+def test_a_job_that_runs_alone_knows_the_rules_that_it_needs(job, expected):
+    assert plan.requested(plan.options(["--mode", "remote", "--cores", "1", "--target-jobs", job])) == expected
+
+
+@pytest.mark.parametrize("variant", ["v0_reference", "v0_reference@LANES=8", "v0_reference@BLOCK_KV=32,BLOCK_Q=4,LANES=8"])
+def test_a_job_that_runs_alone_is_about_the_whole_variant(variant):
+    options = plan.options(["--mode", "remote", "--cores", "1", "--target-jobs", f"verify:device=cpu,variant={variant}"])
+    plan.mend_target_jobs(options)
+    (spec,) = options.target_jobs
+    assert spec.rulename == "verify" and spec.wildcards_dict == {"device": "cpu", "variant": variant}
+
+
+def test_every_wildcard_of_the_workflow_is_known():
+    used = re.findall(r"\{(?:wildcards\.)?(\w+)(?::q)?\}", "".join(re.findall(r"results/\{?[\w{}/.]*|\{wildcards\.\w+", (PROJECT / "Snakefile").read_text())))
+    constrained = re.findall(r"^    (\w+)=", re.search(r"wildcard_constraints:\n((?:    .*\n)+)", (PROJECT / "Snakefile").read_text())[1], re.MULTILINE)
+    assert set(constrained) == set(plan.WILDCARDS) >= set(used)
+
+
 # ---- Before a run
 
 def test_jobs_of_a_run_that_was_killed_are_not_sent_again(tmp_path, monkeypatch, capsys):

@@ -23,7 +23,7 @@ def test_the_cost_of_children_is_measured_on_real_evidence_under_their_names(mon
     assert four["files"] == 2 * two["files"] > 0 and four["gap_json_kb"] > two["gap_json_kb"]
     assert all(size[name] > 0 for size in (two, four) for name in ("plan_s", "plan_mb", "gap_s", "gap_mb", "page_s", "page_mb", "page_kb"))
     with open(tmp_path / "project" / "results" / "gap.csv") as table:
-        assert sum("child@A=0,B=" in line for line in table) >= 4
+        assert sum("child@A=" in line for line in table) >= 4
 
 
 def test_three_thousand_children_fit_on_every_command_line(monkeypatch, tmp_path):
