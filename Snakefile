@@ -6,6 +6,7 @@
 #   snakemake --cores 1 v1_scalar              one variant's whole chain, by name (children too: v2_wmma@STAGES=3)
 #   snakemake --cores 1 evolve                 generations of children from config.yaml's evolve.start
 #   snakemake --cores 1 record                 copy this machine's evidence to results/recorded/
+#   snakemake --profile profiles/slurm all     everything, as jobs of a cluster (README.md, "On a cluster")
 #   snakemake --cores 1 check                  exit 1 unless every variant that config.yaml requires is ok, and the gate too
 #   snakemake --cores 1 selftest               the gate against planted wrong kernels; exit 1 when it misses one
 #   snakemake --report out.html                Snakemake's own report with the page in it (out.zip keeps the files apart)
@@ -22,7 +23,9 @@ from evosdpa import config as configuration, plan as planning, variants
 
 os.chdir(workflow.basedir)
 given = planning.options(sys.argv[1:])
+planning.mend_target_jobs(given)
 planning.claim_folder(given)
+planning.check_queue(given)
 try:
     configuration.load("config.yaml")  # says what is wrong in one line, before Snakemake reads the same file
 except configuration.ConfigError as error:
@@ -32,9 +35,8 @@ except configuration.ConfigError as error:
 configfile: "config.yaml"
 
 
-requested = list(given.targets or [])
-every_core = given.cores or 1  # none where Snakemake only looks, as for --report
-plan = planning.Plan(config, requested, planning.evolves(given))
+requested = planning.requested(given)
+plan = planning.Plan(config, requested, planning.sends_jobs(given))
 
 wildcard_constraints:
     variant=variants.NAME,
@@ -48,7 +50,7 @@ for name, limit in plan.limits(given).items():
     workflow.register_resource(name, limit)
 
 
-localrules: all, rivals, record, check, selftest, summary
+localrules: all, inspect, rivals, gap, report, writeup, record, check, selftest, summary
 
 
 # ---- Targets ---------------------------------------------------------------------------------------------------------
@@ -128,7 +130,7 @@ rule verify:
     log:
         "results/logs/{device}/{variant}/verify.log",
     resources:
-        gpu_checks=1,
+        **plan.check_resources(),
     shell:
         r"""
         python scripts/verify_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -149,7 +151,7 @@ rule sanitize:
     log:
         "results/logs/{device}/{variant}/sanitize.log",
     resources:
-        gpu_checks=1,
+        **plan.check_resources(),
     shell:
         r"""
         python scripts/sanitize_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -173,9 +175,9 @@ rule bench:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/bench.log",
-    threads: plan.timing_threads(every_core)
+    threads: plan.timing_threads(workflow)
     resources:
-        gpu=1,
+        **plan.timing_resources(),
     shell:
         r"""
         python scripts/bench_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -196,9 +198,9 @@ rule profile:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/profile.log",
-    threads: plan.timing_threads(every_core)
+    threads: plan.timing_threads(workflow)
     resources:
-        gpu=1,
+        **plan.timing_resources(),
     shell:
         r"""
         python scripts/profile_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -220,9 +222,9 @@ rule rival:
         device=plan.device_identity,
     log:
         "results/logs/{device}/rivals/{rival}.log",
-    threads: plan.timing_threads(every_core)
+    threads: plan.timing_threads(workflow)
     resources:
-        gpu=1,
+        **plan.timing_resources(),
     shell:
         r"""
         python scripts/bench_rival.py {wildcards.rival:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -265,9 +267,9 @@ rule planted:
         device=plan.device_identity,
     log:
         "results/logs/{device}/selftest/selftest.log",
-    threads: plan.timing_threads(every_core)
+    threads: plan.timing_threads(workflow)
     resources:
-        gpu=1,
+        **plan.timing_resources(),
     shell:
         r"""
         python scripts/selftest_gate.py --device {wildcards.device:q} --arch {params.arch:q} --settings {params.settings:q} \
@@ -288,12 +290,37 @@ rule repeatability:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/repeatability.log",
-    threads: plan.timing_threads(every_core)
+    threads: plan.timing_threads(workflow)
     resources:
-        gpu=1,
+        **plan.timing_resources(),
     shell:
         r"""
         python scripts/measure_repeatability.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
+            --library {input.library:q} --verify {input.verify:q} --floors {input.floors:q} --output {output:q} 2>&1 | tee {log:q}
+        """
+
+
+# Only when it is asked for by its file: what a busy GPU beside it does to a timing.
+
+rule neighbour:
+    input:
+        library=plan.library_input,
+        verify="results/{device}/{variant}/verify.json",
+        floors=plan.floor_inputs,
+    output:
+        "results/{device}/{variant}/neighbour.json",
+    params:
+        code=plan.code("measure_neighbour"),
+        settings=plan.repeatability_settings,
+        device=plan.device_identity,
+    log:
+        "results/logs/{device}/{variant}/neighbour.log",
+    threads: plan.timing_threads(workflow, whole=True)
+    resources:
+        gpu=max(1, plan.gpus), # all of them: none of the others may be busy too
+    shell:
+        r"""
+        python scripts/measure_neighbour.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
             --library {input.library:q} --verify {input.verify:q} --floors {input.floors:q} --output {output:q} 2>&1 | tee {log:q}
         """
 
@@ -360,9 +387,9 @@ if plan.evolving:
             arch=plan.arch,
         log:
             "results/logs/{device}/evolve/gen{generation}/finals.log",
-        threads: plan.timing_threads(every_core)
+        threads: plan.timing_threads(workflow)
         resources:
-            gpu=1,
+            **plan.timing_resources(),
         shell:
             r"""
             python scripts/time_finalists.py --device {wildcards.device:q} --arch {params.arch:q} --settings "$EVOSDPA_SETTINGS" \
@@ -404,9 +431,9 @@ if plan.evolving:
             arch=plan.arch,
         log:
             "results/logs/{device}/evolve/gen{generation}/closing.log",
-        threads: plan.timing_threads(every_core)
+        threads: plan.timing_threads(workflow)
         resources:
-            gpu=1,
+            **plan.timing_resources(),
         shell:
             r"""
             python scripts/time_finalists.py --device {wildcards.device:q} --arch {params.arch:q} --settings "$EVOSDPA_SETTINGS" \

@@ -31,7 +31,7 @@ HEADER = "/* evo-sdpa\ntitle: t\nidea: i\nexpects: e\nlevers: {A: [1]}\n*/\n"
     ({"variants": {"v0_reference@LANES=8,BLOCK_KV=32": {}}}, "levers are written once and sorted: v0_reference@BLOCK_KV=32,LANES=8"),
     ({"bench": None}, "config.yaml: bench: must be a mapping of keys (got None)"),
     ({"sanitize": {"tools": []}}, "config.yaml: sanitize.tools: list should have at least 1 item"),
-    ({"device": "nvidia-b300"}, "config.yaml: device: nvidia-b300 is not on this machine (GPUs here: none); use auto or cpu"),
+    ({"device": "nvidia-b300"}, "config.yaml: device: nvidia-b300 is asked for, and here is no GPU; use auto or cpu, or describe the cluster that has it under cluster"),
 ])
 def test_config_errors(workspace, change, expected):
     workspace.configure({**CONFIG, **change})

@@ -520,6 +520,6 @@ def test_a_lost_source_is_written_again_from_its_proposal(tmp_path, monkeypatch)
 def test_an_evolution_that_cannot_begin_is_one_line(start, expected, capsys, monkeypatch):
     monkeypatch.setattr(plan.machine, "gpus", lambda: ())
     with pytest.raises(SystemExit):
-        plan.Plan({"evolve": {"start": start}}, ["evolve"], evolving=True)
+        plan.Plan({"evolve": {"start": start}}, ["evolve"])
     error = capsys.readouterr().err
     assert error.startswith("evo-sdpa: ") and expected in error and error.count("\n") == 1

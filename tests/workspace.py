@@ -137,7 +137,7 @@ def complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
 def aggregate(workspace: Workspace, names: tuple[str, ...] = ("v0_reference", "v1_scalar"), device: str | None = None) -> list[dict[str, str]]:
     """Run the gap step alone over what is there, as on a machine that measures nothing; v0's rows."""
     config = check(yaml.safe_load((workspace.folder / "config.yaml").read_text()))
-    plan = {"config": config.model_dump(), "names": names, "device": device, "arch": "sm_90a"}
+    plan = {"config": config.model_dump(), "names": names, "device": device, "arch": "sm_90a", "archs": {}}
     done = subprocess.run([sys.executable, "scripts/build_gap.py", "--plan", json.dumps(plan), "--table", "results/gap.csv", "--json",
                            "results/gap.json"], cwd=workspace.folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -9,9 +9,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from evosdpa.config import Config
 from evosdpa.evidence import EvidenceError
+from evosdpa.machine import MachineError
 from evosdpa.variants import VariantError
 
 
@@ -34,7 +36,12 @@ def parser(about: str | None, *, variant: bool = True, device: bool = False, arc
 
 def settings(text: str) -> Config:
     """The configuration from a rule's JSON; sections that the step does not need keep their defaults."""
-    return Config.model_validate(json.loads(text))
+    return Config.model_validate(document(text))
+
+
+def document(text: str) -> Any:
+    """JSON, or the JSON in the file that stands behind an @."""
+    return json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
 
 
 def existing(text: str) -> Path:
@@ -51,6 +58,8 @@ def run(main: Callable[[], None]) -> None:
         main()
     except (EvidenceError, VariantError) as error:
         sys.exit(f"evo-sdpa: {error}")
+    except MachineError as error:
+        sys.exit(f"evo-sdpa: this job is on the wrong machine: {error}; on a cluster, `cluster` in config.yaml says which model and partition it asks for")
     except OSError as error:  # no space, no permission: also for temporary files
         if error.errno not in REFUSALS:
             raise

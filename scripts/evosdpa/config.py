@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,13 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from evosdpa import problem as problems
+
+
+SLUG = r"^[a-z0-9-]+$"
+"""What the slug of a device looks like."""
+
+CPU = "cpu"
+"""The slug of the device that is no GPU."""
 
 
 class ConfigError(Exception):
@@ -118,6 +126,17 @@ class EvolveSection(Section):
     generator_timeout_s: float = Field(900, gt=0, description="time limit of one answer, seconds")
 
 
+class ClusterEntry(Section):
+    """What jobs on one kind of device ask a cluster for."""
+
+    arch: str | None = Field(None, pattern=r"^sm_\d+a?$", description="architecture to compile for; every GPU needs it, `cpu` has none")
+    model: str | None = Field(None, min_length=1, description="GPU model to ask for, as the cluster names it (SLURM: the type in Gres); null: any GPU, and none for `cpu`")
+    partition: str | None = Field(None, min_length=1, description="partition; null: the cluster's own choice")
+    time_min: int = Field(60, ge=1, description="time limit of a job, minutes")
+    mem_mb: int = Field(16000, ge=1, description="memory of a job, MB")
+    cores: int = Field(4, ge=1, description="cores of a job that times; checks get one")
+
+
 class VariantEntry(Section):
     """What config.yaml may say about one variant; a variant needs no entry."""
 
@@ -132,11 +151,11 @@ class Config(Section):
     goal: Goal = Goal()
     problems: list[ProblemName] = Field(
         ["b1h8s512d64-fp16"], min_length=1, description="problems to time, the goal's first")
-    device: str = Field("auto", pattern=r"^[a-z0-9-]+$",
-                        description="auto: the GPU found here; cpu: use no GPU; or the slug of the GPU that must be here")
+    device: str = Field("auto", pattern=SLUG,
+                        description="auto: the GPU found here, with `cluster` all of its GPUs; cpu: use no GPU; or the slug of the GPU that must be here or there")
     arch: str = Field("auto", pattern=r"^(auto|sm_\d+a?)$",
                       description="auto: the GPU's, sm_90a without one")
-    show_device: str = Field("nvidia-h200", pattern=r"^[a-z0-9-]+$", description="whose recorded evidence leads the page when no GPU is here")
+    show_device: str = Field("nvidia-h200", pattern=SLUG, description="whose recorded evidence leads the page when no GPU is here")
     only: list[str] = Field([], description="work on these variants only; empty: all")
     variants: dict[str, VariantEntry] = Field({}, description="entries for single variants, and children to build")
     compile: Compile = Compile()
@@ -147,6 +166,11 @@ class Config(Section):
     selftest: SelftestSection = SelftestSection()
     repeatability: RepeatabilitySection = RepeatabilitySection()
     evolve: EvolveSection = EvolveSection()
+    cluster: dict[str, ClusterEntry] = Field({}, description="devices of a cluster by slug, the one that leads the page first; empty: jobs run on this machine")
+
+
+ENTRIES: dict[Any, type[Section]] = {"variants": VariantEntry, "cluster": ClusterEntry}
+"""What the values of the mappings are: their keys are names."""
 
 
 def _explain(error: dict[str, Any], source: str) -> str:
@@ -156,13 +180,13 @@ def _explain(error: dict[str, Any], source: str) -> str:
         model: Any = Config
         for part in error["loc"][:-1]:
             if not (isinstance(model, type) and issubclass(model, BaseModel)):
-                model = VariantEntry
+                model = ENTRIES[error["loc"][0]]
                 break
             annotation = model.model_fields.get(str(part))
             model = annotation.annotation if annotation else None
             if model is not None and getattr(model, "__origin__", None) is dict:
                 model = dict
-        known = list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else list(VariantEntry.model_fields)
+        known = list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else list(ENTRIES[error["loc"][0]].model_fields)
         close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"{source}: {path}: unknown key; {hint}"
@@ -192,7 +216,23 @@ def check(data: Any, source: str = "config.yaml") -> Config:
     for mode in config.goal.modes:
         if mode not in config.bench.gpu_modes:
             raise ConfigError(f"{source}: goal.modes: {mode} is not listed under bench.gpu_modes")
+    _check_cluster(config, source)
     return config
+
+
+def _check_cluster(config: Config, source: str) -> None:
+    """Raises ConfigError, one line, where a cluster's entries do not fit each other or the rest."""
+    for slug, entry in config.cluster.items():
+        if not re.fullmatch(SLUG, slug) or slug == "auto":
+            raise ConfigError(f"{source}: cluster: {slug!r} is no slug of a device, for example nvidia-h200 or cpu")
+        if slug == CPU and entry.arch:
+            raise ConfigError(f"{source}: cluster.cpu.arch: the CPU has none; leave it out")
+        if slug != CPU and not entry.arch:
+            raise ConfigError(f"{source}: cluster.{slug}.arch: is needed, for example sm_90a; the GPU is not here to be asked")
+    if config.cluster and config.arch != "auto":
+        raise ConfigError(f"{source}: arch: with cluster each device has its own; leave it at auto")
+    if config.cluster and config.device not in ("auto", CPU, *config.cluster):
+        raise ConfigError(f"{source}: device: {config.device} is not one of cluster's ({', '.join(config.cluster)})")
 
 
 def load(path: Path | str = "config.yaml") -> Config:
@@ -225,4 +265,5 @@ def table() -> str:
 
     walk(Config, "")
     walk(VariantEntry, "variants.<name>.")
+    walk(ClusterEntry, "cluster.<device>.")
     return "\n".join(rows) + "\n"

@@ -253,6 +253,21 @@ class Profile(Head):
     """problem, kernel, grid, block, metrics (name -> value), units (name -> unit)."""
 
 
+class Neighbour(Head):
+    """One variant timed by turns alone and beside a busy GPU of the same machine."""
+
+    kind: Literal["neighbour"] = "neighbour"
+    problem: str = ""
+    neighbour_info: dict[str, Any] = {}
+    """What identifies the busy GPU."""
+    turns: list[int] = []
+    """Turns that the busy GPU did, pair by pair: that it was busy."""
+    medians_us: dict[str, dict[str, list[list[float]]]] = {}
+    """Process medians by mode: alone and beside, [pair][process], microseconds."""
+    results: list[dict[str, Any]] = []
+    """One entry a mode: ratio of the time beside the neighbour to the time alone, low, high (95 % interval over pairs), verdict."""
+
+
 class ToolSpeed(Head):
     """How fast the tool itself is: one entry a benchmark, with what was wanted and whether it was met."""
 

@@ -93,11 +93,13 @@ class Chain:
 class Gap:
     """All evidence, judged against today's sources and configuration. Of `recorded` evidence alone every machine makes the same."""
 
-    def __init__(self, config: Config, names: list[str], device: str | None, arch: str, origins: tuple[str, ...] = tuple(ORIGINS)) -> None:
-        self.config, self.names, self.device, self.arch, self.origins = config, names, device, arch, origins
+    def __init__(self, config: Config, names: list[str], device: str | None, arch: str, origins: tuple[str, ...] = tuple(ORIGINS),
+                 archs: dict[str, str] | None = None) -> None:
+        """`archs` are the architectures of measured devices by slug, where they are not all `arch`."""
+        self.config, self.names, self.device, self.arch, self.origins, self.archs = config, names, device, arch, origins, archs or {}
         self.errors: list[str] = []
-        self.builds: dict[str, Build] = {}
-        self.statics: dict[str, Static] = {}
+        self._builds: dict[tuple[str, str], Build] = {}
+        self._statics: dict[tuple[str, str], Static] = {}
         self.chains: dict[tuple[str, str], Chain] = {}
         self._load()
 
@@ -119,12 +121,11 @@ class Gap:
 
     def _load(self) -> None:
         for name in self.names if "measured" in self.origins else ():
-            variant = variants.resolve(name)
-            folder = RESULTS / "build" / ("host" if variant.on_cpu else self.arch) / name
-            for kind, model, target in (("build", Build, self.builds), ("static", Static, self.statics)):
-                path = folder / f"{kind}.json"
-                if path.is_file() and (record := self._read(path, model)):
-                    target[name] = record
+            for arch in ["host"] if variants.resolve(name).on_cpu else dict.fromkeys([self.arch, *self.archs.values()]):
+                for kind, model, target in (("build", Build, self._builds), ("static", Static, self._statics)):
+                    path = RESULTS / "build" / arch / name / f"{kind}.json"
+                    if path.is_file() and (record := self._read(path, model)):
+                        target[arch, name] = record
         for origin in self.origins:
             for path in sorted(ORIGINS[origin].glob("*/*/*.json")):
                 device, name, kind = path.parts[-3], path.parts[-2], path.stem
@@ -156,7 +157,7 @@ class Gap:
             return keys.changed(record.key_parts, self._build_parts(name, record.arch), RECORDED_ELSEWHERE)
         variant = variants.resolve(name)
         if here:
-            built = self.builds.get(name) or Build(variant=name)
+            built = self.build_of(name, device) or Build(variant=name)
         else:
             arch = record.device_info.get("arch") or self.arch
             parts = self._build_parts(name, "host" if variant.on_cpu else arch)
@@ -165,14 +166,13 @@ class Gap:
             "verify": lambda: verification.verify_parts(built, self.config),
             "sanitize": lambda: sanitizing.sanitize_parts(built, self.config),
             "bench": lambda: benchmarking.bench_parts(built, self.config, variant.on_cpu),
-            "profile": lambda: profiling.profile_parts(built, self.config, record.device_info.get("arch") or self.arch),
+            "profile": lambda: profiling.profile_parts(built, self.config, record.device_info.get("arch") or self.arch_of(device)),
             "repeatability": lambda: repeatability.repeatability_parts(built, self.config, variant.on_cpu),
         }[kind]()
         changed = keys.changed(record.key_parts, today, MEASURED_BY_BINARY if here else RECORDED_ELSEWHERE)
-        if here and name in self.builds:
+        if here and (own := self.build_of(name, device)):
             # The build itself may be older than its source, when only a part of the plan was run.
-            source = self._build_parts(name, "host" if variant.on_cpu else self.arch)
-            changed += keys.changed(self.builds[name].key_parts, source)
+            changed += keys.changed(own.key_parts, self._build_parts(name, self.arch_of(device)))
         return changed
 
     @functools.cache
@@ -184,6 +184,18 @@ class Gap:
         return selftest.selftest_parts(self.config, on_cpu, machine.compiler_identity(cuda=not on_cpu))
 
     # Judging
+
+    def arch_of(self, device: str) -> str:
+        """What variants are compiled for that run on a device."""
+        return "host" if device == "cpu" else self.archs.get(device, self.arch)
+
+    def build_of(self, name: str, device: str) -> Build | None:
+        """What compiling a variant for a device gave here."""
+        return self._builds.get((self.arch_of(device), name))
+
+    def static_of(self, name: str, device: str) -> Static | None:
+        """What a variant's binary for a device says."""
+        return self._statics.get((self.arch_of(device), name))
 
     def leading_device(self) -> str:
         """The device that the page is about: this machine's GPU, else the recorded one of the config, else the CPU."""
@@ -203,7 +215,7 @@ class Gap:
     def status(self, name: str, device: str) -> tuple[Status, str]:
         """How a variant stands on a device: the first step that is not ok decides, with its reason."""
         chain = self.chains.get((device, name))
-        built = self.builds.get(name) or (chain.get("build") if chain else None)
+        built = self.build_of(name, device) or (chain.get("build") if chain else None)
         measured = chain is not None and "verify" in chain.pieces
         if built is not None and built.status in (Status.FAILED, Status.ERROR, Status.TIMEOUT):
             return built.status, built.reason

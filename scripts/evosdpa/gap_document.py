@@ -53,9 +53,9 @@ def variant_facts(gap: Gap, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _facts(gap: Gap, variant: Variant, about: variants.Header, device: str) -> dict[str, Any]:
     chain = gap.chains.get((device, variant.name)) or Chain(variant.name, device)
     status, reason = gap.status(variant.name, device)
-    built: Build | None = gap.builds.get(variant.name) or chain.get("build")
-    static: Static | None = gap.statics.get(variant.name) or chain.get("static")
-    static_stale = variant.name not in gap.statics and "static" in chain.pieces and chain.pieces["static"].stale
+    built: Build | None = gap.build_of(variant.name, device) or chain.get("build")
+    static: Static | None = gap.static_of(variant.name, device) or chain.get("static")
+    static_stale = not gap.static_of(variant.name, device) and "static" in chain.pieces and chain.pieces["static"].stale
     bench: Bench | None = chain.get("bench")
     verify: Verify | None = chain.get("verify")
     sanitize: Sanitize | None = chain.get("sanitize")

@@ -33,7 +33,7 @@ multiprocessors of one common card, for occupancy and waves on a machine without
 
 
 class MachineError(Exception):
-    """The configuration asks for a device that is not here; one line."""
+    """A device is asked for that is not here; one line."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Gpu:
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
 
-def _output(command: list[str], timeout: float = 20) -> str | None:
+def output(command: list[str], timeout: float = 20) -> str | None:
     """Standard output of a command, or None when it is missing, fails or takes too long."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
@@ -65,7 +65,7 @@ def _output(command: list[str], timeout: float = 20) -> str | None:
 def gpus() -> tuple[Gpu, ...]:
     """GPUs that a program started here would see (CUDA_VISIBLE_DEVICES respected); empty without a driver."""
     query = "--query-gpu=index,name,uuid,compute_cap,driver_version"
-    text = _output(["nvidia-smi", query, "--format=csv,noheader"]) if shutil.which("nvidia-smi") else None
+    text = output(["nvidia-smi", query, "--format=csv,noheader"]) if shutil.which("nvidia-smi") else None
     found = []
     for line in (text or "").splitlines():
         index, name, uuid, capability, driver = (part.strip() for part in line.split(","))
@@ -79,7 +79,7 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def gpu_for(device: str) -> Gpu | None:
-    """The GPU that config.yaml's `device` means; None for no GPU.
+    """The GPU that config.yaml's `device` or a job's means; None for no GPU.
 
     Raises MachineError when a GPU is named that is not here.
     """
@@ -91,8 +91,8 @@ def gpu_for(device: str) -> Gpu | None:
     for gpu in found:
         if gpu.slug == device:
             return gpu
-    here = ", ".join(gpu.slug for gpu in found) or "none"
-    raise MachineError(f"config.yaml: device: {device} is not on this machine (GPUs here: {here}); use auto or cpu")
+    here = ", ".join(f"{gpu.name} ({gpu.slug})" for gpu in found) or "no GPU"
+    raise MachineError(f"{device} is asked for, and here is {here}")
 
 
 def gpus_for(device: str) -> tuple[Gpu, ...]:
@@ -125,7 +125,7 @@ def tool(name: str) -> str | None:
 @functools.cache
 def version(path: str) -> str:
     """Version that a tool prints of itself: the last dotted number; `unknown` when it prints none."""
-    text = _output([path, "--version"]) or ""
+    text = output([path, "--version"]) or ""
     numbers = re.findall(r"\bV?(\d+(?:\.\d+)+)", text)
     return numbers[-1] if numbers else "unknown"
 
@@ -149,7 +149,7 @@ def compiler_identity(cuda: bool) -> str:
         return "missing"
     if cuda:
         return f"nvcc {version(path)}"
-    text = _output([path, "-dumpfullversion"])
+    text = output([path, "-dumpfullversion"])
     return f"{Path(path).name} {text.strip() if text else version(path)}"
 
 
@@ -181,13 +181,19 @@ def visible(gpu: Gpu | None) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": gpu.uuid} if gpu else {}
 
 
+def cluster_job() -> dict[str, str]:
+    """The SLURM job that this process runs in and the GPUs that it was given, by SLURM's numbers; empty outside one."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return {"slurm_job": job, "slurm_gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "")} if job else {}
+
+
 def describe(gpu: Gpu | None) -> dict[str, Any]:
     """What identifies the device in evidence. The UUID is hashed: evidence is published."""
-    info: dict[str, Any] = {"host_cpu": cpu_name(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.release()}"}
+    info: dict[str, Any] = {"host_cpu": cpu_name(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.release()}", **cluster_job()}
     if gpu is None:
         return {"name": cpu_name(), **info}
     fields = "power.limit,clocks.max.sm,clocks.max.memory,memory.total,vbios_version,ecc.mode.current,persistence_mode,mig.mode.current"
-    text = _output(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader", "-i", str(gpu.index)]) or ""
+    text = output(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader", "-i", str(gpu.index)]) or ""
     values = [value.strip() for value in text.strip().split(",")]
     if len(values) == len(fields.split(",")):
         info.update({name.replace(".", "_"): value for name, value in zip(fields.split(","), values)})
@@ -203,7 +209,7 @@ def git_state() -> dict[str, Any]:
     told = os.environ.get("EVOSDPA_COMMIT", "").strip()
     if re.fullmatch(r"[0-9a-f]{40}", told):
         return {"commit": told, "dirty": None, "told_by": "EVOSDPA_COMMIT"}
-    commit = _output(["git", "rev-parse", "HEAD"])
+    commit = output(["git", "rev-parse", "HEAD"])
     if not commit:
         return {}
-    return {"commit": commit.strip(), "dirty": bool(_output(["git", "status", "--porcelain", "--untracked-files=no"]))}
+    return {"commit": commit.strip(), "dirty": bool(output(["git", "status", "--porcelain", "--untracked-files=no"]))}

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import gc
 import json
 import os
-import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,11 +48,27 @@ def options(arguments: list[str]) -> Any:
     return parse_args(arguments)[1]
 
 
-def evolves(given: Any) -> bool:
-    """Whether an evolution is asked for: by its target, by one of its files, or as a single job for another Snakemake."""
-    jobs = [str(job) for name in ("target_jobs", "allowed_rules") for job in getattr(given, name, None) or ()]
-    return (EVOLVE in (given.targets or ()) or any(f"/{lineage.FOLDER}/" in name for name in given.targets or ())
-            or any(re.match(rf"(?:{'|'.join(EVOLVE_RULES)})\b", job) for job in jobs))
+def requested(given: Any) -> list[str]:
+    """What was asked for by name: the targets; where one job runs alone, on a node of a cluster, the evolution if the job is one of its steps."""
+    alone = {target.rulename for target in getattr(given, "target_jobs", None) or ()}
+    return [*(given.targets or ()), *([EVOLVE] if alone & set(EVOLUTION) else [])]
+
+
+def mend_target_jobs(given: Any) -> None:
+    """Put together again the variant of a job that runs alone on a node of a cluster.
+
+    Snakemake names such a job as `rule:wildcard=value,...` and splits that at every comma, also between the levers of a child; the node then finds
+    nothing to do and the job seems done without its files. What it parsed is out of a Snakefile's reach until it is too late, so the parsed names are
+    looked up among Python's objects. test_slurm.py measures a child with two levers: it fails when this no longer works.
+    """
+    from snakemake_interface_executor_plugins.utils import TargetSpec
+
+    if given.mode.name == "DEFAULT":
+        return
+    for spec in [one for one in gc.get_objects() if type(one) is TargetSpec]:  # isinstance would wake what is lazy
+        levers = [name for name in spec.wildcards_dict if name not in WILDCARDS]
+        for name in levers:
+            spec.wildcards_dict["variant"] += f",{name}={spec.wildcards_dict.pop(name)}"
 
 
 def starts_jobs(given: Any) -> bool:
@@ -68,6 +84,8 @@ def claim_folder(given: Any) -> None:
     """
     starting = starts_jobs(given)
     check_writable(starting)
+    if given.mode.name != "DEFAULT":
+        return  # runs one job for a run that holds the lock, perhaps on another node, where a lock may not be seen
     try:
         SNAKEMAKE.mkdir(exist_ok=True)
         file = open(SNAKEMAKE / "evosdpa.lock", "a+")
@@ -94,6 +112,27 @@ def claim_folder(given: Any) -> None:
     file.flush()
     if stale:
         print("evo-sdpa: the last run was killed; its lock is removed and what it left unfinished runs again", file=sys.stderr)
+
+
+def sends_jobs(given: Any) -> bool:
+    """Whether jobs run elsewhere, or none is started: then a device need not be here."""
+    return getattr(given, "executor", None) not in HERE or not starts_jobs(given)
+
+
+def check_queue(given: Any) -> None:
+    """End with one clear line when SLURM still has jobs of an earlier run in this folder.
+
+    A run that ends, also by Ctrl-C, cancels its jobs; one that was killed cannot, and what they measure would be measured twice.
+    """
+    if getattr(given, "executor", None) != "slurm" or not starts_jobs(given):
+        return
+    listed = machine.output(["squeue", "--me", "--noheader", "--format=%A %Z"])
+    if listed is None:
+        stop("squeue does not answer; is this a node of a SLURM cluster? Without --profile profiles/slurm jobs run on this machine")
+    left = [line.split(" ", 1)[0] for line in listed.splitlines() if line.split(" ", 1)[1] == str(Path.cwd())]
+    if left:
+        stop(f"SLURM still has jobs of an earlier run in {Path.cwd()}: {' '.join(left)}; let them end or cancel them (scancel {' '.join(left)}), "
+             "then start again")
 
 
 def _locked(file: Any) -> bool:
@@ -126,17 +165,32 @@ def check_writable(starting: bool) -> None:
                  "nothing is lost")
 
 
+def _by_file(settings: dict[str, Any]) -> str:
+    """Settings as a script's command line names them: @ and a file, because a thousand variants are more than a command line holds (128 KiB).
+
+    The file's name is its content's digest, so that other settings are another parameter.
+    """
+    text = json.dumps(settings, sort_keys=True)
+    path = SNAKEMAKE / "evosdpa" / f"{keys.digest(text)}.json"
+    if not path.is_file():
+        evidence.write_text(path, text)
+    return f"@{path}"
+
+
 class Plan:
     """The checked configuration, the variants and the device; methods are the Snakefile's input and params functions."""
 
-    def __init__(self, raw_config: dict[str, Any], requested: Iterable[str] = (), evolving: bool = False) -> None:
+    def __init__(self, raw_config: dict[str, Any], requested: Iterable[str] = (), sends_jobs: bool = True) -> None:
+        self._sends_jobs = sends_jobs
         try:
             self.config = configuration.check(raw_config)
-            self.gpu = machine.gpu_for(self.config.device)
+            self.archs = self._archs()
+            """Architectures of the GPUs that are measured, by slug; the one that leads the page first."""
+            self.device = next(iter(self.archs), None)
             self.names = self._names(requested)
             for name in (*self.config.repeatability.variants, *self.config.evolve.start):
                 variants.resolve(name)
-            self.evolving = evolving
+            self.evolving = EVOLVE in requested or any(f"/{lineage.FOLDER}/" in name for name in requested)
             self.evolve_device = self._evolve_device() if self.evolving else ""
             self._variants = {name: variants.resolve(name) for name in [*self.names, *variants.floors(), *self._tools()]}
             for planted in (*variants.planted(True), *variants.planted(False)):
@@ -144,14 +198,29 @@ class Plan:
             for variant in self._variants.values():
                 variants.header(variant.source)
                 variants.includes(variant.source)
-        except (configuration.ConfigError, variants.VariantError, machine.MachineError) as error:
+        except (configuration.ConfigError, variants.VariantError) as error:
             stop(str(error))
-        self.device = self.gpu.slug if self.gpu else None
-        self.gpus = len(machine.gpus_for(self.device)) if self.device else 0
+        self.gpus = sum(gpu.slug in self.archs for gpu in machine.gpus()) if self.archs else 0
         if self.config.arch != "auto":
             self.arch = self.config.arch
         else:
-            self.arch = self.gpu.arch if self.gpu else machine.DEFAULT_ARCH
+            self.arch = self.archs.get(self.device, machine.DEFAULT_ARCH)
+
+    def _archs(self) -> dict[str, str]:
+        """Architectures of the GPUs that are measured: of this machine's, or of a cluster's, which is told and not asked since none is where the
+        plan is made. Raises ConfigError."""
+        wanted, cluster = self.config.device, self.config.cluster
+        if cluster:
+            told = {slug: entry.arch for slug, entry in cluster.items() if entry.arch and wanted in ("auto", slug)}
+            for gpu in machine.gpus():  # in a job, those that it was given
+                if gpu.slug in told and gpu.arch != told[gpu.slug]:
+                    raise configuration.ConfigError(f"config.yaml: cluster.{gpu.slug}.arch: is {told[gpu.slug]}, and the {gpu.name} here is {gpu.arch}")
+            return told
+        try:
+            gpu = machine.gpu_for(wanted)
+        except machine.MachineError as error:
+            raise configuration.ConfigError(f"config.yaml: device: {error}; use auto or cpu, or describe the cluster that has it under cluster") from None
+        return {gpu.slug: gpu.arch if self.config.arch == "auto" else self.config.arch} if gpu else {}
 
     def _evolve_device(self) -> str:
         """Where the evolution runs: the device of the variants that it begins with. Raises VariantError."""
@@ -160,10 +229,10 @@ class Plan:
             raise variants.VariantError("evolve.start names no variant to begin with; set it in config.yaml, for example evolve: {start: [v3_mma]}")
         if len({variant.on_cpu for variant in start}) > 1:
             raise variants.VariantError("evolve.start mixes variants for GPUs and for the CPU; an evolution runs on one of them")
-        if not start[0].on_cpu and not self.gpu:
+        if not start[0].on_cpu and not self.device:
             raise variants.VariantError(f"evolve.start: {start[0].name} runs on a GPU, and none is here; begin with variants for the CPU (a .cpp), "
                                         "for example --config 'evolve={start: [v0_reference]}'")
-        return "cpu" if start[0].on_cpu else self.gpu.slug
+        return "cpu" if start[0].on_cpu else self.device
 
     def _names(self, requested: Iterable[str]) -> list[str]:
         """Every source in kernels/, the variants in config.yaml and those asked for by name."""
@@ -212,47 +281,49 @@ class Plan:
 
     # What files there are
 
-    def build_folder(self, name: str) -> Path:
-        """Where a variant's library is."""
-        return RESULTS / "build" / ("host" if self.variant(name).on_cpu else self.arch) / name
+    def build_folder(self, name: str, device: str | None = None) -> Path:
+        """Where a variant's library for a device is; without one, for the device that leads."""
+        return RESULTS / "build" / ("host" if self.variant(name).on_cpu else self.archs.get(device, self.arch)) / name
 
-    def library(self, name: str) -> str:
-        """Path of a variant's library."""
-        return str(self.build_folder(name) / "kernel.so")
+    def library(self, name: str, device: str | None = None) -> str:
+        """Path of a variant's library for a device."""
+        return str(self.build_folder(name, device) / "kernel.so")
 
     @functools.cache
     def floors(self, on_cpu: bool) -> list[str]:
         """Names of the floors for a kind of device."""
         return [name for name in variants.floors() if self.variant(name).on_cpu == on_cpu]
 
-    def build_files(self, name: str) -> list[str]:
-        """Everything that compile and inspect make of a variant."""
+    def build_files(self, name: str, device: str | None = None) -> list[str]:
+        """Everything that compile and inspect make of a variant for a device."""
         names = ["kernel.so", "build.json"] if self.variant(name).on_cpu else ["kernel.so", "build.json", "static.json"]
-        return [str(self.build_folder(name) / one) for one in names]
+        return [str(self.build_folder(name, device) / one) for one in names]
+
+    def devices_of(self, name: str) -> list[str]:
+        """The devices on which a variant is measured."""
+        return ["cpu"] if self.variant(name).on_cpu else list(self.archs)
 
     def chain(self, name: str) -> list[str]:
-        """Everything that is worth keeping of one variant on this machine."""
-        variant = self.variant(name)
-        files = self.build_files(name)
-        device, steps = ("cpu", CPU_STEPS) if variant.on_cpu else (self.device, GPU_STEPS)
-        if device:
-            files += [str(RESULTS / device / name / f"{step}.json") for step in steps]
-            files.append(str(RESULTS / device / name / evidence.SAMPLES))
-            files += [path for path in self.repeatability_files() if path.split("/")[-2] == name]
-        return files
+        """Everything that is worth keeping of one variant, on every device that is measured."""
+        files = [path for device in self.devices_of(name) or [None] for path in self.build_files(name, device)]
+        for device in self.devices_of(name):
+            files += self.measured_files(name, device)
+        return list(dict.fromkeys(files))
+
+    def measured_files(self, name: str, device: str) -> list[str]:
+        """What the steps on a device leave of a variant."""
+        folder = RESULTS / device / name
+        files = [str(folder / f"{step}.json") for step in (CPU_STEPS if device == "cpu" else GPU_STEPS)]
+        return [*files, str(folder / evidence.SAMPLES), *(path for path in self.repeatability_files() if path.startswith(f"{folder}/"))]
 
     def devices_here(self) -> list[str]:
-        """Devices on which variants are measured here."""
-        return ([self.device] if self.device else []) + (["cpu"] if any(self.variant(name).on_cpu for name in self.names) else [])
+        """Devices on which variants are measured, those of a cluster included."""
+        return [*self.archs, *(["cpu"] if any(self.variant(name).on_cpu for name in self.names) else [])]
 
     def repeatability_files(self) -> list[str]:
-        """Evidence of variants against themselves, for those whose kind of device is here."""
-        found = []
-        for name in self.config.repeatability.variants:
-            device = "cpu" if self.variant(name).on_cpu else self.device
-            if device and name in self.names:
-                found.append(str(RESULTS / device / name / "repeatability.json"))
-        return found
+        """Evidence of variants against themselves, on every device of their kind that is measured."""
+        return [str(RESULTS / device / name / "repeatability.json") for name in self.config.repeatability.variants if name in self.names
+                for device in self.devices_of(name)]
 
     def selftest_files(self) -> list[str]:
         """The gate's own evidence on every device here for which there are planted kernels."""
@@ -314,7 +385,7 @@ class Plan:
         """What is compiled and inspected before a proposal is screened."""
         proposal = self._read(path, "proposal")
         lineage.restore_sources(proposal)
-        return [one for child in proposal.children if not child.dropped for one in self.build_files(child.name)]
+        return [one for child in proposal.children if not child.dropped for one in self.build_files(child.name, self.evolve_device)]
 
     def taking_part(self, path: Any) -> list[str]:
         """The children that passed a screening, with the elites of the generation before and of the beginning."""
@@ -328,11 +399,12 @@ class Plan:
         """What the finals go by: libraries, and the evidence that says who is right and how fast."""
         names = self.taking_part(path)
         steps = [step for step in (CPU_STEPS if self.evolve_device == "cpu" else GPU_STEPS) if step != "profile"]
-        return [self.library(name) for name in names] + [str(RESULTS / self.evolve_device / name / f"{step}.json") for name in names for step in steps]
+        return [self.library(name, self.evolve_device) for name in names] + [str(RESULTS / self.evolve_device / name / f"{step}.json") for name in names for step in steps]
 
     def measured(self, path: Any) -> list[str]:
         """Everything that is measured of those that take part."""
-        return [one for name in self.taking_part(path) for one in self.chain(name)]
+        device = self.evolve_device
+        return [one for name in self.taking_part(path) for one in (*self.build_files(name, device), *self.measured_files(name, device))]
 
     def evolution_files(self) -> list[str]:
         """What evolutions on this machine left so far; the last population of one that was asked for."""
@@ -377,33 +449,75 @@ class Plan:
 
     def library_input(self, wildcards: Any) -> str:
         """The library that a device's step of a variant uses; a variant cannot run on the other kind of device."""
-        variant = self.variant(wildcards.variant)
-        expected = "cpu" if variant.on_cpu else self.device
-        if wildcards.device != expected:
-            stop(f"{variant.name} runs on {expected or 'a GPU, and none is here'}, not on {wildcards.device}")
-        return self.library(variant.name)
+        expected = self.devices_of(wildcards.variant)
+        if wildcards.device not in expected:
+            stop(f"{wildcards.variant} runs on {' or '.join(expected) or 'a GPU, and none is here'}, not on {wildcards.device}")
+        self._check_reach(wildcards.device)
+        return self.library(wildcards.variant, wildcards.device)
+
+    def _check_reach(self, device: str) -> None:
+        """End with one line when a job for a cluster's device would start here."""
+        if self._sends_jobs or device not in self.config.cluster or device == "cpu" or any(gpu.slug == device for gpu in machine.gpus()):
+            return
+        stop(f"{device} is on the cluster that config.yaml describes, not here: add --profile profiles/slurm; or measure nothing on GPUs with "
+             "--config device=cpu")
 
     def floor_inputs(self, wildcards: Any) -> list[str]:
         """Libraries of the floors that a bench interleaves."""
-        return [self.library(name) for name in self.floors(wildcards.device == "cpu")]
+        self._check_reach(wildcards.device)
+        return [self.library(name, wildcards.device) for name in self.floors(wildcards.device == "cpu")]
 
     def fill_shared_input(self, wildcards: Any) -> list[str]:
         """The library that fills shared memory before each checked launch, on a GPU."""
-        return [] if wildcards.device == "cpu" else [self.library(name) for name in self._tools()]
+        return [] if wildcards.device == "cpu" else [self.library(name, wildcards.device) for name in self._tools()]
 
     # What runs beside what
 
     def limits(self, given: Any) -> dict[str, int]:
         """How many jobs may use the GPUs at once on this machine: one that is timed on each GPU (or the CPU), CHECKS that are not. Not what the
         command line says otherwise of, and nothing where jobs run elsewhere: there the cluster counts its GPUs."""
-        if getattr(given, "executor", None) not in (None, "local", "dryrun", "touch"):
+        if getattr(given, "executor", None) not in HERE:
             return {}
         devices = max(1, self.gpus)
         return {name: limit for name, limit in (("gpu", devices), ("gpu_checks", CHECKS * devices)) if name not in (given.resources or {})}
 
-    def timing_threads(self, cores: int | None) -> int:
-        """Cores that a timed job reserves: its share, all of them with one GPU, so that no compiler runs beside it."""
-        return max(1, (cores or 1) // max(1, self.gpus))
+    def timing_threads(self, workflow: Any, whole: bool = False) -> Callable[[Any], int]:
+        """Cores that a timed job reserves, by its wildcards: its share of the workflow's, all of them with one GPU or for a job that takes the
+        whole machine, so that no compiler runs beside it; on a cluster what config.yaml says."""
+        share = 1 if whole else max(1, self.gpus)
+
+        def threads(wildcards: Any) -> int:
+            return self._entry(wildcards).cores if self._on_cluster() else max(1, (workflow.cores or 1) // share)
+
+        return threads
+
+    def timing_resources(self) -> dict[str, Any]:
+        """What a timed job asks for: a GPU, or the CPU, alone; from a cluster what config.yaml says of its device."""
+        return self._cluster_resources() or {"gpu": 1}
+
+    def check_resources(self) -> dict[str, Any]:
+        """What a job asks for whose answer does not depend on time: on this machine it may share its GPU."""
+        return self._cluster_resources() or {"gpu_checks": 1}
+
+    def _on_cluster(self) -> bool:
+        """Whether jobs ask a cluster for what they need."""
+        return bool(self.config.cluster) and self._sends_jobs
+
+    def _entry(self, wildcards: Any) -> configuration.ClusterEntry:
+        """What a job on a device asks a cluster for: the device's entry; without one, for the CPU, what an empty one means."""
+        return self.config.cluster.get(wildcards.device) or configuration.ClusterEntry()
+
+    def _cluster_resources(self) -> dict[str, Callable[[Any], Any]]:
+        """A job's resources, each by its wildcards, under the names that Snakemake's executors read; none without a cluster."""
+        if not self._on_cluster():
+            return {}
+        return {
+            "gpu": lambda wildcards: int(wildcards.device != "cpu" or bool(self._entry(wildcards).model)),
+            "gpu_model": lambda wildcards: self._entry(wildcards).model,
+            "slurm_partition": lambda wildcards: self._entry(wildcards).partition,
+            "runtime": lambda wildcards: self._entry(wildcards).time_min,
+            "mem_mb": lambda wildcards: self._entry(wildcards).mem_mb,
+        }
 
     # What parameters decide a job
 
@@ -480,15 +594,16 @@ class Plan:
 
     def device_arch(self, wildcards: Any) -> str:
         """What kernels for a device are compiled for."""
-        return "host" if wildcards.device == "cpu" else self.arch
+        return "host" if wildcards.device == "cpu" else self.archs.get(wildcards.device, self.arch)
 
     def profile_settings(self, wildcards: Any) -> str:
         """Settings of the profiler."""
         return self._settings_for("profile", wildcards)
 
     def gap_settings(self) -> str:
-        """The whole configuration, and which variants and device this machine has."""
-        return json.dumps({"config": self.config.model_dump(), "names": self.names, "device": self.device, "arch": self.arch}, sort_keys=True)
+        """The configuration, which variants there are and which devices are measured."""
+        config = self.config.model_dump(exclude={"cluster"})
+        return _by_file({"config": config, "names": self.names, "device": self.device, "arch": self.arch, "archs": self.archs})
 
     def search(self) -> str:
         """What makes an evolution another one: its seed, what it began with and what it is about."""
@@ -496,14 +611,19 @@ class Plan:
 
     def evolve_settings(self) -> str:
         """The whole configuration, for the steps of an evolution."""
-        return json.dumps(self.config.model_dump(), sort_keys=True)
+        return _by_file(self.config.model_dump())
 
     def device_identity(self, wildcards: Any) -> str:
-        """What a measurement depends on beside the code: the device and its driver."""
+        """What a measurement depends on beside the code: the device and its driver; on a cluster its slug, since nobody here can ask it."""
+        if wildcards.device in self.config.cluster:
+            return wildcards.device
         if wildcards.device == "cpu":
             return machine.cpu_name()
-        return f"{self.gpu.name} {self.gpu.driver}" if self.gpu else ""
+        return next((f"{gpu.name} {gpu.driver}" for gpu in machine.gpus() if gpu.slug == wildcards.device), "")
 
+
+HERE = (None, "local", "dryrun", "touch")
+"""Snakemake's executors that run jobs on this machine, or none."""
 
 STARTS_NO_JOBS = (
     "dryrun", "nolock", "unlock", "lint", "dag", "rulegraph", "filegraph", "d3dag", "summary", "detailed_summary", "list_rules", "list_target_rules",
@@ -521,8 +641,12 @@ FREE_BYTES = 32 * 1000 * 1000
 
 EVOLVE = "evolve"
 """The target that starts or goes on with an evolution."""
-EVOLVE_RULES = ("propose", "screen", "finals", "closing", "select", EVOLVE)
-"""Its rules."""
+
+WILDCARDS = ("variant", "device", "arch", "rival", "generation")
+"""Every wildcard of the Snakefile."""
+
+EVOLUTION = ("propose", "screen", "finals", "select", "closing")
+"""The rules of a generation's steps; they exist only when an evolution is asked for."""
 
 RULES = ("all", EVOLVE, "gap", "report", "writeup", "summary", "record", "check", "selftest")
 """Rules that can be asked for by name; every other name on the command line is meant to be a variant's."""

@@ -104,7 +104,7 @@ def tool_speed() -> str:
     for path in sorted((RECORDED / "tool").glob("*/tool_speed.json")):
         record = evidence.read(path, ToolSpeed)
         for name, result in record.results.items():
-            hidden = ("status", "wanted", "met")
+            hidden = ("status", "wanted", "met", "sizes")
             measured = ", ".join(f"{key} {json.dumps(value)}" for key, value in result.items() if key not in hidden)
             met = "yes" if result.get("met") else result["status"] if result["status"] != "ok" else "no"
             machine = f"{record.device_info['name']}, {record.tools['cores']} cores, {record.ended[:10]}"
@@ -112,5 +112,17 @@ def tool_speed() -> str:
     return "\n".join(lines) + "\n"
 
 
+def scale() -> str:
+    """What children cost the tool, one row a recorded machine and number of children."""
+    columns = {"children": "children", "jobs": "jobs", "plan_s": "plan, s", "plan_mb": "plan, MB", "gap_s": "gap, s", "gap_mb": "gap, MB", "page_s": "page, s",
+               "page_mb": "page, MB", "files": "files", "gap_csv_kb": "gap.csv, kB", "gap_json_kb": "gap.json, kB", "page_kb": "report.html, kB"}
+    lines = cells.head(["machine"], [*columns.values()])
+    for path in sorted((RECORDED / "tool").glob("*/tool_speed.json")):
+        record = evidence.read(path, ToolSpeed)
+        machine = f"{record.device_info['name']}, {record.tools['cores']} cores, {record.ended[:10]}"
+        lines += [cells.row([machine, *(f"{size[name]:,}" for name in columns)]) for size in record.results.get("children", {}).get("sizes", [])]
+    return "\n".join(lines) + "\n"
+
+
 BLOCKS = {"configuration": configuration.table, "columns": gap.column_table, "ladder": ladder.table, "results": results, "gate": gate, "evolution": evolution,
-          "tool_speed": tool_speed}
+          "tool_speed": tool_speed, "scale": scale}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -119,8 +122,113 @@ def edit_to_page(root: Path, folder: Path) -> dict[str, Any]:
     return {"status": "ok", "seconds": round(taken, 2), "cores": 2, "wanted": "seconds <= 15", "met": taken <= 15}
 
 
+SIZES = (200, 1000, 5000)
+"""Numbers of children that are planned and shown."""
+
+_CHILD = """/* evo-sdpa
+title: a child that returns at once
+idea: it shows what a child costs the tool
+expects: nothing
+levers: {{A: [{values}], B: [{values}]}}
+*/
+#include "sdpa.h"
+#ifndef A
+#define A 0
+#endif
+#ifndef B
+#define B 0
+#endif
+SDPA_API const char *sdpa_supports(const sdpa_problem *) {{ return nullptr; }}
+SDPA_API size_t sdpa_workspace_bytes(const sdpa_problem *) {{ return 0; }}
+SDPA_API int sdpa_launch(const sdpa_problem *, void *) {{ return 0; }}
+"""
+"""A wrong kernel, so that what it costs is the tool's: verify ends as soon as enough cases are wrong, and nothing is timed."""
+
+
+def children(root: Path, folder: Path) -> dict[str, Any]:
+    """What hundreds and thousands of children of one source cost: a dry run over all their jobs, then the gap and the page over evidence of all
+    of them. One child is really measured; the others' evidence is a copy of its, under their names."""
+    side = math.isqrt(max(SIZES) - 1) + 1
+    names = [f"child@A={first},B={second}" for first in range(side) for second in range(side)]
+    project = _project(root, folder, {"device": "cpu", "variants": {}, "repeatability": {}, "evolve": {}, "bench": {"processes": 2, "cpu_samples": 3}})
+    for source in [*(project / "kernels").glob("*.c*"), *(project / "kernels" / "planted").iterdir()]:
+        source.unlink()
+    (project / "kernels" / "child.cpp").write_text(_CHILD.format(values=", ".join(map(str, range(side)))))
+    settings = yaml.safe_load((project / "config.yaml").read_text())
+
+    def configure(count: int) -> None:
+        (project / "config.yaml").write_text(yaml.safe_dump({**settings, "only": names[:count]}))
+
+    sizes = []
+    for count in SIZES:
+        configure(count)
+        seconds, megabytes, said = _cost(_snakemake("-n", "--quiet", "rules", "all"), project)
+        sizes.append({"children": count, "jobs": _jobs(said), "plan_s": seconds, "plan_mb": megabytes})
+    configure(1)
+    _seconds(_snakemake("--cores", "2", "all"), project)
+    made = sorted(path for path in (project / "results").rglob("*") if path.is_file() and names[0] in path.parts)
+    for size in sizes:
+        count = size["children"]
+        configure(count)
+        for name in names[1:count]:
+            _as(project, names[0], name)
+        plan = json.dumps({"config": yaml.safe_load((project / "config.yaml").read_text()), "names": names[:count], "device": None, "arch": machine.DEFAULT_ARCH,
+                           "archs": {}})
+        (project / "plan.json").write_text(plan)
+        table, document, page = (project / "results" / name for name in ("gap.csv", "gap.json", "report.html"))
+        size["gap_s"], size["gap_mb"], said = _cost([sys.executable, "scripts/build_gap.py", "--plan", "@plan.json", "--table", str(table), "--json", str(document)], project)
+        if "left out" in said or ",True," in table.read_text():
+            raise RuntimeError(f"evidence that should be good is left out or stale: {said[:300]}")
+        size["page_s"], size["page_mb"], _ = _cost([sys.executable, "scripts/build_report.py", "--gap", str(document), "--output", str(page)], project)
+        size.update(files=count * len(made), gap_csv_kb=_kilobytes(table), gap_json_kb=_kilobytes(document), page_kb=_kilobytes(page))
+    growth = sizes[-1]["plan_s"] / sizes[-2]["plan_s"]
+    times = SIZES[-1] / SIZES[-2]
+    return {"status": "ok", "growth": round(growth, 1), "wanted": f"{times:g} times the children are planned in at most {1.2 * times:g} times the time",
+            "met": growth <= 1.2 * times, "sizes": sizes}
+
+
+def _cost(command: list[str], folder: Path) -> tuple[float, int, str]:
+    """Seconds, largest memory (MB) and output of a command that must succeed."""
+    with tempfile.TemporaryFile("w+") as said:
+        started = time.monotonic()
+        process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, text=True)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.monotonic() - started
+        said.seek(0)
+        text = said.read()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command[:6])}: {text[-500:]}")
+    return round(seconds, 1), round(usage.ru_maxrss / 1024), text
+
+
+def _jobs(said: str) -> int:
+    """Jobs of a dry run, from its table."""
+    return int(re.search(r"^total\s+(\d+)", said, re.MULTILINE)[1])
+
+
+def _kilobytes(path: Path) -> int:
+    return round(path.stat().st_size / 1000)
+
+
+def _as(project: Path, measured: str, name: str) -> None:
+    """One child's evidence as another one's; what is there already stays."""
+    levers = dict(pair.split("=") for pair in name.split("@")[1].split(","))
+    for folder in (project / "results" / "build" / "host", project / "results" / "cpu"):
+        if (folder / name).exists():
+            continue
+        shutil.copytree(folder / measured, folder / name)
+        for path in (folder / name).glob("*.json"):
+            record = evidence.read(path, evidence.KINDS[path.stem])
+            record.variant = name
+            record.key_parts["levers"] = ",".join("=".join(pair) for pair in levers.items())
+            record.key_parts["flags"] = record.key_parts["flags"].replace("-DA=0 -DB=0", " ".join(f"-D{lever}={value}" for lever, value in levers.items()))
+            evidence.write(path, record)
+
+
 BENCHMARKS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "compile_against_torch": compile_against_torch, "nothing_to_do": nothing_to_do, "plan_a_thousand": plan_a_thousand, "edit_to_page": edit_to_page,
+    "children": children,
 }
 
 
