@@ -19,24 +19,24 @@ import sys
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])  # `python` is ours below
 
-from evosdpa import config as configuration, plan as planning, variants
+from evosdpa import config as configuration, invocation, plan as planning, variants
 
 os.chdir(workflow.basedir)
-given = planning.options(sys.argv[1:])
-planning.mend_target_jobs(given)
-planning.claim_folder(given)
-planning.check_queue(given)
+given = invocation.options(sys.argv[1:])
+invocation.mend_target_jobs(given)
+invocation.claim_folder(given)
+invocation.check_queue(given)
 try:
     configuration.load("config.yaml")  # says what is wrong in one line, before Snakemake reads the same file
 except configuration.ConfigError as error:
-    planning.stop(str(error))
+    invocation.stop(str(error))
 
 
 configfile: "config.yaml"
 
 
-requested = planning.requested(given)
-plan = planning.Plan(config, requested, planning.sends_jobs(given))
+requested = invocation.requested(given)
+plan = planning.Plan(config, requested, invocation.sends_jobs(given))
 
 wildcard_constraints:
     variant=variants.NAME,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evosdpa import benchmarking, build, config as configuration, evidence, gap, gap_document, keys, machine, plan, variants, verification
+from evosdpa import benchmarking, build, config as configuration, evidence, gap, gap_document, invocation, keys, machine, plan, variants, verification
 from evosdpa.evidence import Bench, Build, Timing, Verify
 from evosdpa.page import render
 from workspace import CONFIG, PROJECT, Workspace, complaints
@@ -118,19 +118,19 @@ def test_a_job_leaves_the_locks_of_its_run_alone(tmp_path, monkeypatch):
     lock.parent.mkdir(parents=True)
     lock.write_text("the run's")
     for mode in ("REMOTE", "SUBPROCESS"):
-        plan.claim_folder(given("slurm-jobstep", mode))
+        invocation.claim_folder(given("slurm-jobstep", mode))
     assert lock.exists()
 
 
 @pytest.mark.parametrize("job, expected", [("finals:device=cpu,generation=0", ["evolve"]), ("verify:variant=v0_reference,device=cpu", [])])
 def test_a_job_that_runs_alone_knows_the_rules_that_it_needs(job, expected):
-    assert plan.requested(plan.options(["--mode", "remote", "--cores", "1", "--target-jobs", job])) == expected
+    assert invocation.requested(invocation.options(["--mode", "remote", "--cores", "1", "--target-jobs", job])) == expected
 
 
 @pytest.mark.parametrize("variant", ["v0_reference", "v0_reference@LANES=8", "v0_reference@BLOCK_KV=32,BLOCK_Q=4,LANES=8"])
 def test_a_job_that_runs_alone_is_about_the_whole_variant(variant):
-    options = plan.options(["--mode", "remote", "--cores", "1", "--target-jobs", f"verify:device=cpu,variant={variant}"])
-    plan.mend_target_jobs(options)
+    options = invocation.options(["--mode", "remote", "--cores", "1", "--target-jobs", f"verify:device=cpu,variant={variant}"])
+    invocation.mend_target_jobs(options)
     (spec,) = options.target_jobs
     assert spec.rulename == "verify" and spec.wildcards_dict == {"device": "cpu", "variant": variant}
 
@@ -147,18 +147,18 @@ def test_jobs_of_a_run_that_was_killed_are_not_sent_again(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", program(tmp_path / "bin", "squeue", f"41 {tmp_path}\n7 /elsewhere\n42 {tmp_path}")["PATH"])
     with pytest.raises(SystemExit):
-        plan.check_queue(given())
+        invocation.check_queue(given())
     assert f"evo-sdpa: SLURM still has jobs of an earlier run in {tmp_path}: 41 42; let them end or cancel them (scancel 41 42)" in capsys.readouterr().err
     for other in (given("local"), given("slurm-jobstep", "REMOTE"), given(dryrun=True)):
-        plan.check_queue(other)
+        invocation.check_queue(other)
     monkeypatch.setenv("PATH", program(tmp_path / "bin", "squeue", "7 /elsewhere")["PATH"])
-    plan.check_queue(given())
+    invocation.check_queue(given())
 
 
 def test_the_profile_without_slurm_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit):
-        plan.check_queue(given())
+        invocation.check_queue(given())
     assert capsys.readouterr().err.startswith("evo-sdpa: squeue does not answer; is this a node of a SLURM cluster?")
 
 

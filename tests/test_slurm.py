@@ -23,13 +23,13 @@ PRETEND = {"model": "pretend", "partition": "test", "time_min": 10, "mem_mb": 15
 """CPU variants whose jobs ask for a GPU each."""
 
 CHILD = "v0_reference@BLOCK_KV=32,LANES=8"
-"""What is measured: the comma in its name is one that Snakemake trips over (plan.mend_target_jobs)."""
+"""What is measured: the comma in its name is one that Snakemake trips over (invocation.mend_target_jobs)."""
 
 VERIFY, BENCH = f"rule_verify/cpu_{CHILD}", f"rule_bench/cpu_{CHILD}"
 
 BESIDE = """import argparse
-from evosdpa import plan
-plan.check_queue(argparse.Namespace(executor='slurm', mode=argparse.Namespace(name='DEFAULT')))"""
+from evosdpa import invocation
+invocation.check_queue(argparse.Namespace(executor='slurm', mode=argparse.Namespace(name='DEFAULT')))"""
 """What another run of this folder asks before it starts, if the first one did not hold the folder."""
 
 STEP_S = 240.0

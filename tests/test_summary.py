@@ -14,7 +14,7 @@ import page_data
 import pytest
 from page_data import GOAL, H200, fact, on_h200, row
 
-from evosdpa import plan, summary, terminal, variants
+from evosdpa import invocation, plan, summary, terminal, variants
 from evosdpa.evidence import EvidenceError
 from evosdpa.candidates import Search
 from evosdpa.page import render
@@ -290,9 +290,9 @@ def test_the_scripts_write_and_print(tmp_path):
 
 
 def test_the_target_is_not_snakemakes_own_summary():
-    target, option = (plan.options(["--cores", "1", *more]) for more in (["summary"], ["--summary", "all"]))
-    assert plan.starts_jobs(target) and not target.summary and list(target.targets) == ["summary"]
-    assert not plan.starts_jobs(option) and option.summary
+    target, option = (invocation.options(["--cores", "1", *more]) for more in (["summary"], ["--summary", "all"]))
+    assert invocation.starts_jobs(target) and not target.summary and list(target.targets) == ["summary"]
+    assert not invocation.starts_jobs(option) and option.summary
     assert {"summary", "writeup"} <= set(plan.RULES)
     assert not re.fullmatch(variants.STEM, "summary") and not re.fullmatch(variants.STEM, "writeup")
 
