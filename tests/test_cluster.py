@@ -138,7 +138,7 @@ def test_a_job_that_runs_alone_is_about_the_whole_variant(variant):
 def test_every_wildcard_of_the_workflow_is_known():
     used = re.findall(r"\{(?:wildcards\.)?(\w+)(?::q)?\}", "".join(re.findall(r"results/\{?[\w{}/.]*|\{wildcards\.\w+", (PROJECT / "Snakefile").read_text())))
     constrained = re.findall(r"^    (\w+)=", re.search(r"wildcard_constraints:\n((?:    .*\n)+)", (PROJECT / "Snakefile").read_text())[1], re.MULTILINE)
-    assert set(constrained) == set(plan.WILDCARDS) >= set(used)
+    assert set(constrained) == set(invocation.WILDCARDS) >= set(used)
 
 
 # ---- Before a run
