@@ -464,6 +464,7 @@ rule gap:
         json="results/gap.json",
     params:
         code=plan.code("build_gap"),
+        neighbours=plan.neighbours(),
         settings=plan.gap_settings(),
     log:
         "results/logs/gap.log",

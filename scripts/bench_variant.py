@@ -2,22 +2,15 @@
 
 from pathlib import Path
 
-from evosdpa import benchmarking, command_line, evidence, variants
-from evosdpa.evidence import Build, Verify
+from evosdpa import benchmarking, command_line, evidence, timing_step
 
 
 def main() -> None:
     """Parse arguments, time."""
-    parser = command_line.parser(__doc__, device=True)
-    parser.add_argument("--library", type=command_line.existing, required=True, help="kernel.so, with build.json beside it")
-    parser.add_argument("--verify", type=command_line.existing, required=True, help="verify.json")
-    parser.add_argument("--floors", type=command_line.existing, nargs="*", default=[], help="libraries of the floors")
-    parser.add_argument("--output", type=Path, required=True)
+    parser = timing_step.parser(__doc__)
     parser.add_argument("--samples", type=Path, required=True)
     given = parser.parse_args()
-    record = benchmarking.bench_variant(
-        variants.resolve(given.variant), given.settings, given.device, evidence.read(given.library.with_name("build.json"), Build),
-        evidence.read(given.verify, Verify), given.library, benchmarking.built_floors(given.floors), given.samples)
+    record = benchmarking.bench_variant(*timing_step.subject(given), given.samples)
     evidence.write(given.output, record)
     print(f"{record.variant} on {record.device}: {record.status.value} {record.reason}")
 

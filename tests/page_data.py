@@ -327,7 +327,7 @@ def child(name: str, generation: int = 1, parent: str | None = "v4_planted", *, 
 def lever(name: str, ratio: float, half: float | None = 0.01, pairs: int = 4, before: str = "", after: str = "") -> Row:
     """Planted credit of a lever."""
     return dict(source="v4_planted", lever=name, before=before, after=after, ratio=ratio, low=None if half is None else ratio - half,
-                high=None if half is None else ratio + half, pairs=pairs)
+                high=None if half is None else ratio + half, pairs=pairs, verdict="undecided" if half is None else compared(ratio, half)["verdict"])
 
 
 def evolution(*children: Row, elites: tuple[str, ...] = ("v4_planted",), device: str = H200, origin: str = "recorded", problem: str = GOAL,

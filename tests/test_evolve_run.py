@@ -104,7 +104,7 @@ def test_every_generation_is_whole_and_its_children_are_variants_like_all_others
 
 def test_what_the_generator_wrote_went_through_the_gate(evolved):
     workspace, _, _ = evolved
-    children = {child["name"]: child for child in document._children(lineage.read(workspace.folder / "results", "cpu"))}
+    children = {child["name"]: child for child in document.entries(lineage.read(workspace.folder / "results", "cpu"))}
     good, wrong, twin = (next(one for name, one in children.items() if name.startswith(f"v0_reference_g{number}c1_") and "@" not in name) for number in (1, 2, 3))
     assert good["status"] == "ok" and good["against"]["warm"]["ratio"] > 0
     assert wrong["status"] == "failed" and wrong["reason"] and not wrong["entered"] and wrong["times_us"] == {}

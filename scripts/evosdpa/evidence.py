@@ -277,7 +277,7 @@ class ToolSpeed(Head):
 
 KINDS: dict[str, type[Head]] = {
     "build": Build, "static": Static, "verify": Verify, "sanitize": Sanitize, "bench": Bench, "profile": Profile,
-    "repeatability": Repeatability, "selftest": Selftest,
+    "repeatability": Repeatability, "selftest": Selftest, "neighbour": Neighbour,
 }
 
 T = TypeVar("T", bound=Head)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas
 
-from evosdpa import benchmarking, between_runs, build, evidence, keys, machine, profiling, repeatability, sanitizing, selftest, standing, stats
+from evosdpa import benchmarking, between_runs, build, evidence, keys, machine, neighbour, profiling, repeatability, sanitizing, selftest, standing, stats
 from evosdpa import variants, verification
 from evosdpa import problem as problems
 from evosdpa.config import Config
@@ -168,6 +168,7 @@ class Gap:
             "bench": lambda: benchmarking.bench_parts(built, self.config, variant.on_cpu),
             "profile": lambda: profiling.profile_parts(built, self.config, record.device_info.get("arch") or self.arch_of(device)),
             "repeatability": lambda: repeatability.repeatability_parts(built, self.config, variant.on_cpu),
+            "neighbour": lambda: neighbour.neighbour_parts(built, self.config),
         }[kind]()
         changed = keys.changed(record.key_parts, today, MEASURED_BY_BINARY if here else RECORDED_ELSEWHERE)
         if here and (own := self.build_of(name, device)):

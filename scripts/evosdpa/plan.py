@@ -204,6 +204,11 @@ class Plan:
         """The evidence of this machine that the gap reads: all but the libraries."""
         return [path for path in self.evidence() if not path.endswith(".so")]
 
+    def neighbours(self) -> str:
+        """What is on file about busy neighbours, as digests: a parameter of the gap and no input, since it is measured only when its file is
+        asked for."""
+        return json.dumps({str(path): keys.digest_file(path) for path in sorted(RESULTS.glob("*/*/neighbour.json")) if path.parts[1] != RECORDED.name})
+
     def recorded(self) -> list[str]:
         """All recorded evidence, histories too."""
         return sorted(str(path) for pattern in ("*.json", evidence.SAMPLES, evidence.HISTORY) for path in RECORDED.glob(f"**/{pattern}"))

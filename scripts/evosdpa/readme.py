@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from evosdpa import benchmarking, config as configuration, evidence, gap, keys, ladder, selftest, table_cells as cells, variants
-from evosdpa.evidence import Bench, Repeatability, Selftest, Status, Timing, ToolSpeed
+from evosdpa.evidence import Bench, Neighbour, Repeatability, Selftest, Status, Timing, ToolSpeed
 from evosdpa.evolve import table as evolution_table
 from evosdpa.rival_names import ANCHOR
 
@@ -90,7 +90,23 @@ def gate() -> str:
             lines.append(cells.row([
                 f"{record.variant} on {record.device_info.get('name') or record.device}", f"{one['kind']} processes", one["mode"],
                 *(str(one[name]) for name in ("tries", "same", "undecided", "faster", "slower")), f"{min(medians):.2f} to {max(medians):.2f}"]))
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_neighbours()]) + "\n"
+
+
+def _neighbours() -> list[str]:
+    """What a busy GPU beside it did to a timing."""
+    found = [evidence.read(path, Neighbour) for path in sorted(RECORDED.glob("*/*/neighbour.json"))]
+    if not found:
+        return ["What a busy GPU does to a timing on the GPU beside it has not been recorded yet."]
+    lines = cells.head(["beside a busy GPU", "mode"], ["time beside over time alone"], ["95 % interval", "verdict", "date"])
+    for record in found:
+        name = f"{record.variant} on {record.device_info.get('name') or record.device}"
+        for one in record.results:
+            ends = f"{one['low']:.4f} to {one['high']:.4f}" if one["low"] is not None else ""
+            lines.append(cells.row([name, one["mode"], f"{one['ratio']:.4f}", ends, one["verdict"], record.ended[:10]]))
+        if not record.results:
+            lines.append(cells.row([name, "", record.status.value, "", cells.text(record.reason), record.ended[:10]]))
+    return lines
 
 
 def evolution() -> str:

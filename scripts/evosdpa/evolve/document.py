@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evosdpa import benchmarking, evidence, keys, variants
+from evosdpa import benchmarking, evidence, keys, stats, variants
 from evosdpa.evidence import Bench, EvidenceError
 from evosdpa.evolve import credit, lineage, selecting
 from evosdpa.evolve.lineage import History
 from evosdpa.gap import Gap
-from evosdpa.stats import Estimate
 
 ROOTS = {"measured": Path("results"), "recorded": Path("results/recorded")}
 
@@ -70,7 +69,7 @@ def _entry(gap: Gap, origin: str, history: History) -> dict[str, Any]:
         generations=[dict(generation=population.generation, status=population.status.value, reason=population.reason, elites=population.elites,
                           left=population.left, times_us=population.times_us, best=_best(population.times_us, population.modes))
                      for _, population in history.generations],
-        children=_children(history), levers=[_credit(one) for one in credit.of_levers(history)],
+        children=entries(history), levers=[_credit(one) for one in credit.of_levers(history)],
         changes=[_credit(one) for one in sorted(credit.of_changes(history).values(), key=lambda one: one.ratio.log_mean)],
         rules=[dict(rule=one.rule, children=one.children, faster=one.faster, slower=one.slower, same=one.same, undecided=one.undecided, lost=one.lost,
                     beyond=one.beyond) for one in credit.of_rules(history).values()])
@@ -81,7 +80,7 @@ def _best(times_us: dict[str, dict[str, float]], modes: list[str]) -> dict[str, 
     return {mode: min(found) for mode in modes if (found := [times[mode] for times in times_us.values() if mode in times])}
 
 
-def _children(history: History) -> list[dict[str, Any]]:
+def entries(history: History) -> list[dict[str, Any]]:
     """Every child, measured or dropped, in the order of the generations."""
     verdicts = {(pair.generation, pair.child.name): credit.verdict(pair) for pair in history.pairs}
     entries = []
@@ -99,12 +98,9 @@ def _children(history: History) -> list[dict[str, Any]]:
 
 
 def _credit(one: credit.Credit) -> dict[str, Any]:
-    low, high = _interval(one.ratio)
-    return dict(source=one.source, lever=one.lever, before=one.before, after=one.after, ratio=one.ratio.value, low=low, high=high, pairs=one.pairs)
-
-
-def _interval(estimate: Estimate) -> tuple[float | None, float | None]:
-    return estimate.interval() or (None, None)
+    low, high = one.ratio.interval() or (None, None)
+    return dict(source=one.source, lever=one.lever, before=one.before, after=one.after, ratio=one.ratio.value, low=low, high=high, pairs=one.pairs,
+                verdict=stats.verdict(one.ratio))
 
 
 def _bench(origin: str, device: str, generation: int, folder: str) -> Bench | None:

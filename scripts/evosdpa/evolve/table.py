@@ -7,7 +7,7 @@ from typing import Any
 from evosdpa import evidence, gap, machine, table_cells as cells
 from evosdpa.config import Config
 from evosdpa.evidence import Status
-from evosdpa.evolve import document
+from evosdpa.evolve import document, telling
 
 
 def of(config: Config) -> str:
@@ -46,14 +46,9 @@ def _elites(entry: dict[str, Any]) -> list[str]:
         ratios = {one["mode"]: one for one in entry["against_start"].get(name, [])}
         changed = ", ".join(f"{one['lever']} {one['before']} -> {one['after']}" for one in child.get("changes", []))
         own = (cells.rounded(times[mode], None) if mode in times else "" for mode in modes)
-        over = (_ratio(ratios[mode]) if mode in ratios else "" for mode in modes)
+        over = (telling.ratio(ratios[mode]) if mode in ratios else "" for mode in modes)
         lines.append(cells.row([f"**{name}**", child.get("parent") or "given", changed, *own, *over]))
     return lines
-
-
-def _ratio(one: dict[str, Any]) -> str:
-    ends = f" ({one['low']:.3f} to {one['high']:.3f})" if one["low"] is not None else ""
-    return f"{one['ratio']:.3f}{ends}, {one['verdict']}"
 
 
 def _levers(entry: dict[str, Any]) -> list[str]:

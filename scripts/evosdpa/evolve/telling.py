@@ -23,7 +23,7 @@ def told(history: History, closing: Bench) -> str:
     last = history.generations[-1][1] if history.generations else Population(variant="evolve")
     compared = selecting.against_start(history, closing)
     for place, name in enumerate(last.elites, 1):
-        beside = [f"{ratio(one)} the time of {one['start']} in {one['mode']}" for one in compared.get(name, [])]
+        beside = [f"{ratio(one)} times the time of {one['start']} in {one['mode']}" for one in compared.get(name, [])]
         lines.append(f"{place}. {name}: {'; '.join([times(last, name), *beside])}")
     lines += [f"{one.source} {one.lever} up: {words(one)}" for one in credit.of_levers(history)]
     lines.append("the page: snakemake --cores 1 results/report.html")
@@ -31,9 +31,9 @@ def told(history: History, closing: Bench) -> str:
 
 
 def ratio(one: dict[str, Any]) -> str:
-    """A ratio with its interval and verdict, for example `0.962 (0.955 to 0.969, faster) times`."""
+    """A ratio with its interval and verdict, for example `0.962 (0.955 to 0.969, faster)`."""
     ends = f"{one['low']:.3f} to {one['high']:.3f}, " if one["low"] is not None else ""
-    return f"{one['ratio']:.3f} ({ends}{one['verdict']}) times"
+    return f"{one['ratio']:.3f} ({ends}{one['verdict']})"
 
 
 def times(population: Population, name: str) -> str:

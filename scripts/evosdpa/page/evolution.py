@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from evosdpa import stats
 from evosdpa.page import words
+from evosdpa.page.ratios import Ratio, gain, in_words
 
 Entry = dict[str, Any]
 
@@ -172,7 +172,7 @@ class Evolution:
         """An elite beside the variant of its source that the evolution began with, in the last comparison; empty where there is none."""
         found = [(str(one.get("start") or ""), Ratio.of(str(one.get("mode") or ""), one)) for one in _dicts((self.entry.get("against_start") or {}).get(name))]
         found = [(start, ratio) for start, ratio in found if ratio.value]
-        return f"{_said(ratio for _, ratio in found)} of {found[0][0]}" if found else ""
+        return f"{in_words(ratio for _, ratio in found)} of {found[0][0]}" if found else ""
 
     @cached_property
     def bred(self) -> list[Entry]:
@@ -358,61 +358,6 @@ class Evolution:
 
 # Words
 
-@dataclass(frozen=True)
-class Ratio:
-    """Time over another's in one mode, with its 95 % interval where there is one."""
-
-    mode: str
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    verdict: str = ""
-    how: str = ""
-
-    @classmethod
-    def of(cls, mode: str, found: Any) -> Ratio:
-        """From an entry of gap.json; without a value where it has none."""
-        found = found if isinstance(found, dict) else {}
-        value = words.finite(found.get("ratio"))
-        if not value or value <= 0:
-            return cls(mode)
-        return cls(mode, value, words.finite(found.get("low")), words.finite(found.get("high")), str(found.get("verdict") or ""), str(found.get("how") or ""))
-
-    @property
-    def text(self) -> str:
-        """The ratio alone."""
-        return words.number(self.value, words.half_width(self.low, self.high)) + (words.TIMES if self.value else "")
-
-    @property
-    def interval(self) -> str:
-        """The interval's ends; empty without one."""
-        return words.interval(self.value, self.low, self.high)
-
-    @property
-    def shown(self) -> str:
-        """`0.93 ×, 95 % CI 0.91–0.95`."""
-        return f"{self.text}, 95{words.PERCENT} CI {self.interval}" if self.interval else f"{self.text}, no interval"
-
-    @property
-    def gained(self) -> str:
-        """The share of the other's time that it saves, with interval."""
-        if self.value is None:
-            return words.NOTHING
-        half = words.half_width(self.low, self.high)
-        if half is None:
-            return gain(1 - self.value)
-        ends = [gain(1 - end, half) for end in (self.high, self.low)]
-        return f"{gain(1 - self.value, half)} ({ends[0]} to {ends[1]})"
-
-
-def gain(share: float | None, half: float | None = None) -> str:
-    """A share of the parent's time that is saved, signed, with the digits that its interval's half-width justifies."""
-    if share is None:
-        return words.NOTHING
-    digits = 1 if half is None or half >= 0.001 else 2
-    return f"{100 * share:+.{digits}f}{words.PERCENT}".replace("-", "−")
-
-
 def _importance(child: Entry) -> tuple[int, float, str]:
     """Elites first, then those that were, right ones by time, then the newest of the others."""
     order = list(STANDS).index(child["stands"]) if child["stands"] else len(STANDS)
@@ -459,15 +404,9 @@ def _step(child: Entry) -> str:
     found = [ratio for ratio in child["ratios"] if ratio.value]
     if not found:
         return "no ratio is on file."
-    said = _said(found, "its")
+    said = in_words(found, "its")
     how = {"within": ", timed in the same processes", "between": ", timed in two runs beside the anchor"}.get(found[0].how, "")
     return f"{said}{how}."
-
-
-def _said(ratios: Iterable[Ratio], whose: str = "the") -> str:
-    """Ratios of time, each with its mode, interval and verdict."""
-    return words.listed(f"{ratio.text} {whose} time in {ratio.mode} mode ({f'95{words.PERCENT} CI {ratio.interval}' if ratio.interval else 'no interval'}, "
-                        f"{ratio.verdict or 'no verdict'})" for ratio in ratios)
 
 
 def _left(generation: Entry) -> str:
@@ -478,15 +417,4 @@ def _left(generation: Entry) -> str:
 def _credit(one: Entry) -> Entry:
     ratio = Ratio.of("", one)
     return dict(source=str(one.get("source") or ""), lever=str(one.get("lever") or ""), before=str(one.get("before") or words.NOTHING),
-                after=str(one.get("after") or words.NOTHING), ratio=ratio, pairs=_count(one.get("pairs")), verdict=_verdict(ratio))
-
-
-def _verdict(ratio: Ratio) -> str:
-    """What an interval says, by the rule of stats.verdict."""
-    if ratio.low is None or ratio.high is None:
-        return "undecided"
-    if ratio.high < 1 - stats.SAME_BAND:
-        return "faster"
-    if ratio.low > 1 + stats.SAME_BAND:
-        return "slower"
-    return "same" if ratio.low >= 1 - stats.SAME_BAND and ratio.high <= 1 + stats.SAME_BAND else "undecided"
+                after=str(one.get("after") or words.NOTHING), ratio=ratio, pairs=_count(one.get("pairs")), verdict=str(one.get("verdict") or "undecided"))
