@@ -46,7 +46,7 @@ wildcard_constraints:
     generation="[0-9]+",
 
 
-for name, limit in plan.limits(given).items():
+for name, limit in plan.sharing.limits(given).items():
     workflow.register_resource(name, limit)
 
 
@@ -130,7 +130,7 @@ rule verify:
     log:
         "results/logs/{device}/{variant}/verify.log",
     resources:
-        **plan.check_resources(),
+        **plan.sharing.check_resources(),
     shell:
         r"""
         python scripts/verify_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -151,7 +151,7 @@ rule sanitize:
     log:
         "results/logs/{device}/{variant}/sanitize.log",
     resources:
-        **plan.check_resources(),
+        **plan.sharing.check_resources(),
     shell:
         r"""
         python scripts/sanitize_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -175,9 +175,9 @@ rule bench:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/bench.log",
-    threads: plan.timing_threads(workflow)
+    threads: plan.sharing.timing_threads(workflow)
     resources:
-        **plan.timing_resources(),
+        **plan.sharing.timing_resources(),
     shell:
         r"""
         python scripts/bench_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -198,9 +198,9 @@ rule profile:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/profile.log",
-    threads: plan.timing_threads(workflow)
+    threads: plan.sharing.timing_threads(workflow)
     resources:
-        **plan.timing_resources(),
+        **plan.sharing.timing_resources(),
     shell:
         r"""
         python scripts/profile_variant.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -222,9 +222,9 @@ rule rival:
         device=plan.device_identity,
     log:
         "results/logs/{device}/rivals/{rival}.log",
-    threads: plan.timing_threads(workflow)
+    threads: plan.sharing.timing_threads(workflow)
     resources:
-        **plan.timing_resources(),
+        **plan.sharing.timing_resources(),
     shell:
         r"""
         python scripts/bench_rival.py {wildcards.rival:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -267,9 +267,9 @@ rule planted:
         device=plan.device_identity,
     log:
         "results/logs/{device}/selftest/selftest.log",
-    threads: plan.timing_threads(workflow)
+    threads: plan.sharing.timing_threads(workflow)
     resources:
-        **plan.timing_resources(),
+        **plan.sharing.timing_resources(),
     shell:
         r"""
         python scripts/selftest_gate.py --device {wildcards.device:q} --arch {params.arch:q} --settings {params.settings:q} \
@@ -290,9 +290,9 @@ rule repeatability:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/repeatability.log",
-    threads: plan.timing_threads(workflow)
+    threads: plan.sharing.timing_threads(workflow)
     resources:
-        **plan.timing_resources(),
+        **plan.sharing.timing_resources(),
     shell:
         r"""
         python scripts/measure_repeatability.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
@@ -315,7 +315,7 @@ rule neighbour:
         device=plan.device_identity,
     log:
         "results/logs/{device}/{variant}/neighbour.log",
-    threads: plan.timing_threads(workflow, whole=True)
+    threads: plan.sharing.timing_threads(workflow, whole=True)
     resources:
         gpu=max(1, plan.gpus), # all of them: none of the others may be busy too
     shell:
@@ -331,17 +331,17 @@ rule neighbour:
 # seed, start or the evidence that it rests on change, not with every new prompt or setting, which are for generations to come. So the
 # settings are no parameters; they go through the environment.
 
-if plan.evolving:
-    os.environ["EVOSDPA_SETTINGS"] = plan.evolve_settings()
+if plan.evolution:
+    os.environ["EVOSDPA_SETTINGS"] = plan.evolution.whole_settings()
 
     checkpoint propose:
         localrule: True
         input:
-            populations=plan.populations_before,
+            populations=plan.evolution.populations_before,
         output:
             "results/{device}/evolve/gen{generation}/proposal.json",
         params:
-            search=plan.search(),
+            search=plan.evolution.search(),
             arch=plan.arch,
         log:
             "results/logs/{device}/evolve/gen{generation}/propose.log",
@@ -354,13 +354,13 @@ if plan.evolving:
     checkpoint screen:
         localrule: True
         input:
-            populations=plan.populations_before,
+            populations=plan.evolution.populations_before,
             proposal="results/{device}/evolve/gen{generation}/proposal.json",
-            binaries=lambda wildcards: plan.binaries(checkpoints.propose.get(**wildcards).output[0]),
+            binaries=lambda wildcards: plan.evolution.binaries(checkpoints.propose.get(**wildcards).output[0]),
         output:
             "results/{device}/evolve/gen{generation}/screening.json",
         params:
-            search=plan.search(),
+            search=plan.evolution.search(),
             arch=plan.arch,
         log:
             "results/logs/{device}/evolve/gen{generation}/screen.log",
@@ -374,22 +374,22 @@ if plan.evolving:
 
     rule finals:
         input:
-            populations=plan.populations_before,
+            populations=plan.evolution.populations_before,
             screening="results/{device}/evolve/gen{generation}/screening.json",
-            decisive=lambda wildcards: plan.decisive(checkpoints.screen.get(**wildcards).output[0]),
+            decisive=lambda wildcards: plan.evolution.decisive(checkpoints.screen.get(**wildcards).output[0]),
             floors=plan.floor_inputs,
         output:
             evidence="results/{device}/evolve/gen{generation}/finals/bench.json",
             samples="results/{device}/evolve/gen{generation}/finals/samples.csv.gz",
         params:
-            search=plan.search(),
+            search=plan.evolution.search(),
             device=plan.device_identity,
             arch=plan.arch,
         log:
             "results/logs/{device}/evolve/gen{generation}/finals.log",
-        threads: plan.timing_threads(workflow)
+        threads: plan.sharing.timing_threads(workflow)
         resources:
-            **plan.timing_resources(),
+            **plan.sharing.timing_resources(),
         shell:
             r"""
             python scripts/time_finalists.py --device {wildcards.device:q} --arch {params.arch:q} --settings "$EVOSDPA_SETTINGS" \
@@ -399,14 +399,14 @@ if plan.evolving:
     checkpoint select:
         localrule: True
         input:
-            populations=plan.populations_before,
+            populations=plan.evolution.populations_before,
             screening="results/{device}/evolve/gen{generation}/screening.json",
             finals="results/{device}/evolve/gen{generation}/finals/bench.json",
-            measured=lambda wildcards: [ancient(path) for path in plan.measured(checkpoints.screen.get(**wildcards).output[0])],
+            measured=lambda wildcards: [ancient(path) for path in plan.evolution.measured(checkpoints.screen.get(**wildcards).output[0])],
         output:
             "results/{device}/evolve/gen{generation}/population.json",
         params:
-            search=plan.search(),
+            search=plan.evolution.search(),
         log:
             "results/logs/{device}/evolve/gen{generation}/select.log",
         shell:
@@ -419,21 +419,21 @@ if plan.evolving:
 
     rule closing:
         input:
-            populations=plan.populations_before,
-            last=plan.population,
+            populations=plan.evolution.populations_before,
+            last=plan.evolution.population,
             floors=plan.floor_inputs,
         output:
             evidence="results/{device}/evolve/gen{generation}/closing/bench.json",
             samples="results/{device}/evolve/gen{generation}/closing/samples.csv.gz",
         params:
-            search=plan.search(),
+            search=plan.evolution.search(),
             device=plan.device_identity,
             arch=plan.arch,
         log:
             "results/logs/{device}/evolve/gen{generation}/closing.log",
-        threads: plan.timing_threads(workflow)
+        threads: plan.sharing.timing_threads(workflow)
         resources:
-            **plan.timing_resources(),
+            **plan.sharing.timing_resources(),
         shell:
             r"""
             python scripts/time_finalists.py --device {wildcards.device:q} --arch {params.arch:q} --settings "$EVOSDPA_SETTINGS" \
@@ -443,10 +443,10 @@ if plan.evolving:
     rule evolve:
         localrule: True
         input:
-            population=plan.last_population(),
-            closing=plan.closing(),
+            population=plan.evolution.last_population(),
+            closing=plan.evolution.closing(),
         shell:
-            "python scripts/print_evolution.py --device {plan.evolve_device:q} --closing {input.closing:q}"
+            "python scripts/print_evolution.py --device {plan.evolution.device:q} --closing {input.closing:q}"
 
 
 # ---- From evidence to the page ---------------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ def test_as_many_timings_at_once_as_there_are_gpus_of_the_kind(monkeypatch, coun
     monkeypatch.setattr(machine, "gpus", lambda: (*TWO[:count], *([other] if count else [])))
     made = plan.Plan({"variants": {}}, [])
     given = argparse.Namespace(executor="slurm" if "slurm" in command else None, resources={"gpu": 1} if "--resources" in command else {})
-    assert made.limits(given) == limits and made.timing_threads(argparse.Namespace(cores=16))(argparse.Namespace(device="nvidia-h200")) == threads
+    assert made.sharing.limits(given) == limits and made.sharing.timing_threads(argparse.Namespace(cores=16))(argparse.Namespace(device="nvidia-h200")) == threads
 
 
 def test_a_neighbour_at_work_is_no_doubt(probes):

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from evosdpa import benchmarking, config as configuration, device, machine, neighbour, variants
+from evosdpa import benchmarking, config as configuration, device, evidence, machine, neighbour, variants
 from evosdpa.evidence import Bench, Build, EvidenceError, Neighbour, Status, Timing, Verify
+from evosdpa.page import render
 from workspace import CONFIG, PROJECT
 
 COUNTS = [sys.executable, "-c", "import itertools, time\nfor turn in itertools.count(1):\n print(turn, flush=True)\n time.sleep(0.01)"]
@@ -122,3 +123,12 @@ def test_both_gpus_are_held_and_the_other_one_is_the_busy_one(monkeypatch, tmp_p
     other = gpu(1 if own == gpu(0).uuid else 0).uuid
     assert [beside for _, beside in seen] == [(), (other,), (other,), ()] * 2
     assert record.status is Status.FAILED and record.turns == [7] * 4 and record.neighbour_info["name"] == "NVIDIA H200"
+
+
+def test_what_was_found_is_kept_in_git_like_all_evidence(workspace):
+    workspace.run("results/cpu/v0_reference/neighbour.json")
+    workspace.run("record")
+    kept = evidence.read(workspace.folder / "results" / "recorded" / "cpu" / "v0_reference" / "neighbour.json", Neighbour)
+    assert kept.origin == "recorded" and kept.status is Status.NOT_RUN and "needs two GPUs" in kept.reason
+    pieces = {one["kind"]: one for one in render.read(workspace.folder / "results" / "gap.json")["provenance"] if one["variant"] == "v0_reference"}
+    assert pieces["neighbour"]["origin"] == "measured" and not pieces["neighbour"]["stale"]

@@ -6,6 +6,7 @@ import json
 import shutil
 
 from evosdpa import command_line, plan, tool_speed, variants
+from evosdpa.evolve.planning import Evolution
 from workspace import CONFIG, PROJECT
 
 LONGEST = 128 * 1024
@@ -36,7 +37,7 @@ def test_three_thousand_children_fit_on_every_command_line(monkeypatch, tmp_path
     try:
         config = {**CONFIG, "variants": {name: {} for name in MANY}, "evolve": {"start": [MANY[0]]}}
         made = plan.Plan(config)
-        for settings in (made.gap_settings(), made.evolve_settings()):
+        for settings in (made.gap_settings(), Evolution(made).whole_settings()):
             assert len(settings) < LONGEST and settings == settings.strip()
             assert len(json.dumps(command_line.document(settings))) > LONGEST
         assert set(MANY) <= set(command_line.document(made.gap_settings())["names"])

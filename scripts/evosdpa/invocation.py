@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import json
 import os
 import shutil
 import sys
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from evosdpa import machine
+from evosdpa import evidence, keys, machine
 
 RESULTS = Path("results")
 RECORDED = RESULTS / "recorded"
@@ -174,3 +175,15 @@ def check_writable(starting: bool) -> None:
         if free < FREE_BYTES:
             stop(f"{folder.resolve()}: its disk is full: {free / 1e6:.1f} MB left, a run needs {FREE_BYTES / 1e6:.0f} MB; free some and start again, "
                  "nothing is lost")
+
+
+def by_file(settings: dict[str, Any]) -> str:
+    """Settings as a script's command line names them: @ and a file, because a thousand variants are more than a command line holds (128 KiB).
+
+    The file's name is its content's digest, so that other settings are another parameter.
+    """
+    text = json.dumps(settings, sort_keys=True)
+    path = SNAKEMAKE / "evosdpa" / f"{keys.digest(text)}.json"
+    if not path.is_file():
+        evidence.write_text(path, text)
+    return f"@{path}"

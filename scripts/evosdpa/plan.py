@@ -7,32 +7,22 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from evosdpa import config as configuration, evidence, keys, machine, variants
 from evosdpa.evolve import lineage
-from evosdpa.invocation import EVOLVE, HERE, RECORDED, RESULTS, SNAKEMAKE, stop
+from evosdpa.evolve.planning import Evolution
+from evosdpa.invocation import EVOLVE, RECORDED, RESULTS, by_file, stop
 from evosdpa.rival_names import RIVALS
+from evosdpa.sharing import Sharing
 from evosdpa.variants import Variant
 
 SCRIPTS = Path("scripts")
 
 CPU_STEPS = ("verify", "bench")
 GPU_STEPS = ("verify", "sanitize", "bench", "profile")
-
-
-def _by_file(settings: dict[str, Any]) -> str:
-    """Settings as a script's command line names them: @ and a file, because a thousand variants are more than a command line holds (128 KiB).
-
-    The file's name is its content's digest, so that other settings are another parameter.
-    """
-    text = json.dumps(settings, sort_keys=True)
-    path = SNAKEMAKE / "evosdpa" / f"{keys.digest(text)}.json"
-    if not path.is_file():
-        evidence.write_text(path, text)
-    return f"@{path}"
 
 
 class Plan:
@@ -48,8 +38,8 @@ class Plan:
             self.names = self._names(requested)
             for name in (*self.config.repeatability.variants, *self.config.evolve.start):
                 variants.resolve(name)
-            self.evolving = EVOLVE in requested or any(f"/{lineage.FOLDER}/" in name for name in requested)
-            self.evolve_device = self._evolve_device() if self.evolving else ""
+            asked = EVOLVE in requested or any(f"/{lineage.FOLDER}/" in name for name in requested)
+            self.evolution = Evolution(self) if asked else None
             self._variants = {name: variants.resolve(name) for name in [*self.names, *variants.floors(), *self._tools()]}
             for planted in (*variants.planted(True), *variants.planted(False)):
                 variants.includes(planted.source)
@@ -59,6 +49,7 @@ class Plan:
         except (configuration.ConfigError, variants.VariantError) as error:
             stop(str(error))
         self.gpus = sum(gpu.slug in self.archs for gpu in machine.gpus()) if self.archs else 0
+        self.sharing = Sharing(self.config.cluster, self.gpus, sends_jobs)
         if self.config.arch != "auto":
             self.arch = self.config.arch
         else:
@@ -79,18 +70,6 @@ class Plan:
         except machine.MachineError as error:
             raise configuration.ConfigError(f"config.yaml: device: {error}; use auto or cpu, or describe the cluster that has it under cluster") from None
         return {gpu.slug: gpu.arch if self.config.arch == "auto" else self.config.arch} if gpu else {}
-
-    def _evolve_device(self) -> str:
-        """Where the evolution runs: the device of the variants that it begins with. Raises VariantError."""
-        start = [variants.resolve(name) for name in self.config.evolve.start]
-        if not start:
-            raise variants.VariantError("evolve.start names no variant to begin with; set it in config.yaml, for example evolve: {start: [v3_mma]}")
-        if len({variant.on_cpu for variant in start}) > 1:
-            raise variants.VariantError("evolve.start mixes variants for GPUs and for the CPU; an evolution runs on one of them")
-        if not start[0].on_cpu and not self.device:
-            raise variants.VariantError(f"evolve.start: {start[0].name} runs on a GPU, and none is here; begin with variants for the CPU (a .cpp), "
-                                        "for example --config 'evolve={start: [v0_reference]}'")
-        return "cpu" if start[0].on_cpu else self.device
 
     def _names(self, requested: Iterable[str]) -> list[str]:
         """Every source in kernels/, the variants in config.yaml and those asked for by name."""
@@ -209,70 +188,14 @@ class Plan:
         asked for."""
         return json.dumps({str(path): keys.digest_file(path) for path in sorted(RESULTS.glob("*/*/neighbour.json")) if path.parts[1] != RECORDED.name})
 
+    def evolution_files(self) -> list[str]:
+        """What evolutions on this machine left so far; also what one leaves that was asked for."""
+        found = sorted(str(path) for path in RESULTS.glob(f"*/{lineage.FOLDER}/gen*/**/*.json") if path.parts[1] != RECORDED.name)
+        return list(dict.fromkeys([*found, *(self.evolution.ends() if self.evolution else [])]))
+
     def recorded(self) -> list[str]:
         """All recorded evidence, histories too."""
         return sorted(str(path) for pattern in ("*.json", evidence.SAMPLES, evidence.HISTORY) for path in RECORDED.glob(f"**/{pattern}"))
-
-    # An evolution: which children a generation has is known only when it was proposed
-
-    def generation_folder(self, generation: int | str) -> Path:
-        """Where a generation's files are."""
-        return lineage.folder(self.evolve_device, int(generation))
-
-    def last_population(self) -> str:
-        """What an evolution ends with."""
-        return str(self.generation_folder(self.config.evolve.generations) / "population.json")
-
-    def closing(self) -> str:
-        """The evidence of its last elites beside what it began with."""
-        return str(self.generation_folder(self.config.evolve.generations) / lineage.CLOSING / "bench.json")
-
-    def populations_before(self, wildcards: Any) -> list[str]:
-        """What all earlier generations left."""
-        if wildcards.device != self.evolve_device:
-            stop(f"the evolution of evolve.start is on {self.evolve_device}, not on {wildcards.device}")
-        return [str(self.generation_folder(number) / "population.json") for number in range(int(wildcards.generation))]
-
-    def population(self, wildcards: Any) -> str:
-        """What a generation left."""
-        return str(self.generation_folder(wildcards.generation) / "population.json")
-
-    def _read(self, path: Any, kind: str) -> Any:
-        """A file of a generation. Ends with one line when it cannot be used."""
-        try:
-            return evidence.read(str(path), lineage.STEPS[kind])
-        except evidence.EvidenceError as error:
-            stop(str(error))
-
-    def binaries(self, path: Any) -> list[str]:
-        """What is compiled and inspected before a proposal is screened."""
-        proposal = self._read(path, "proposal")
-        lineage.restore_sources(proposal)
-        return [one for child in proposal.children if not child.dropped for one in self.build_files(child.name, self.evolve_device)]
-
-    def taking_part(self, path: Any) -> list[str]:
-        """The children that passed a screening, with the elites of the generation before and of the beginning."""
-        screening = self._read(path, "screening")
-        names = [child.name for child in screening.children if not child.dropped]
-        for place in ([0, screening.generation - 1] if screening.generation else []):
-            names += self._read(self.generation_folder(place) / "population.json", "population").elites
-        return list(dict.fromkeys(names))
-
-    def decisive(self, path: Any) -> list[str]:
-        """What the finals go by: libraries, and the evidence that says who is right and how fast."""
-        names = self.taking_part(path)
-        steps = [step for step in (CPU_STEPS if self.evolve_device == "cpu" else GPU_STEPS) if step != "profile"]
-        return [self.library(name, self.evolve_device) for name in names] + [str(RESULTS / self.evolve_device / name / f"{step}.json") for name in names for step in steps]
-
-    def measured(self, path: Any) -> list[str]:
-        """Everything that is measured of those that take part."""
-        device = self.evolve_device
-        return [one for name in self.taking_part(path) for one in (*self.build_files(name, device), *self.measured_files(name, device))]
-
-    def evolution_files(self) -> list[str]:
-        """What evolutions on this machine left so far; the last population of one that was asked for."""
-        found = sorted(str(path) for path in RESULTS.glob(f"*/{lineage.FOLDER}/gen*/**/*.json") if path.parts[1] != RECORDED.name)
-        return list(dict.fromkeys([*found, self.last_population(), self.closing()])) if self.evolving else found
 
     # What jobs read
 
@@ -333,54 +256,6 @@ class Plan:
     def fill_shared_input(self, wildcards: Any) -> list[str]:
         """The library that fills shared memory before each checked launch, on a GPU."""
         return [] if wildcards.device == "cpu" else [self.library(name, wildcards.device) for name in self._tools()]
-
-    # What runs beside what
-
-    def limits(self, given: Any) -> dict[str, int]:
-        """How many jobs may use the GPUs at once on this machine: one that is timed on each GPU (or the CPU), CHECKS that are not. Not what the
-        command line says otherwise of, and nothing where jobs run elsewhere: there the cluster counts its GPUs."""
-        if getattr(given, "executor", None) not in HERE:
-            return {}
-        devices = max(1, self.gpus)
-        return {name: limit for name, limit in (("gpu", devices), ("gpu_checks", CHECKS * devices)) if name not in (given.resources or {})}
-
-    def timing_threads(self, workflow: Any, whole: bool = False) -> Callable[[Any], int]:
-        """Cores that a timed job reserves, by its wildcards: its share of the workflow's, all of them with one GPU or for a job that takes the
-        whole machine, so that no compiler runs beside it; on a cluster what config.yaml says."""
-        share = 1 if whole else max(1, self.gpus)
-
-        def threads(wildcards: Any) -> int:
-            return self._entry(wildcards).cores if self._on_cluster() else max(1, (workflow.cores or 1) // share)
-
-        return threads
-
-    def timing_resources(self) -> dict[str, Any]:
-        """What a timed job asks for: a GPU, or the CPU, alone; from a cluster what config.yaml says of its device."""
-        return self._cluster_resources() or {"gpu": 1}
-
-    def check_resources(self) -> dict[str, Any]:
-        """What a job asks for whose answer does not depend on time: on this machine it may share its GPU."""
-        return self._cluster_resources() or {"gpu_checks": 1}
-
-    def _on_cluster(self) -> bool:
-        """Whether jobs ask a cluster for what they need."""
-        return bool(self.config.cluster) and self._sends_jobs
-
-    def _entry(self, wildcards: Any) -> configuration.ClusterEntry:
-        """What a job on a device asks a cluster for: the device's entry; without one, for the CPU, what an empty one means."""
-        return self.config.cluster.get(wildcards.device) or configuration.ClusterEntry()
-
-    def _cluster_resources(self) -> dict[str, Callable[[Any], Any]]:
-        """A job's resources, each by its wildcards, under the names that Snakemake's executors read; none without a cluster."""
-        if not self._on_cluster():
-            return {}
-        return {
-            "gpu": lambda wildcards: int(wildcards.device != "cpu" or bool(self._entry(wildcards).model)),
-            "gpu_model": lambda wildcards: self._entry(wildcards).model,
-            "slurm_partition": lambda wildcards: self._entry(wildcards).partition,
-            "runtime": lambda wildcards: self._entry(wildcards).time_min,
-            "mem_mb": lambda wildcards: self._entry(wildcards).mem_mb,
-        }
 
     # What parameters decide a job
 
@@ -466,15 +341,7 @@ class Plan:
     def gap_settings(self) -> str:
         """The configuration, which variants there are and which devices are measured."""
         config = self.config.model_dump(exclude={"cluster"})
-        return _by_file({"config": config, "names": self.names, "device": self.device, "arch": self.arch, "archs": self.archs})
-
-    def search(self) -> str:
-        """What makes an evolution another one: its seed, what it began with and what it is about."""
-        return json.dumps([self.config.evolve.seed, self.config.evolve.start, *lineage.problem_and_modes(self.config, self.evolve_device == "cpu")])
-
-    def evolve_settings(self) -> str:
-        """The whole configuration, for the steps of an evolution."""
-        return _by_file(self.config.model_dump())
+        return by_file({"config": config, "names": self.names, "device": self.device, "arch": self.arch, "archs": self.archs})
 
     def device_identity(self, wildcards: Any) -> str:
         """What a measurement depends on beside the code: the device and its driver; on a cluster its slug, since nobody here can ask it."""
@@ -484,9 +351,6 @@ class Plan:
             return machine.cpu_name()
         return next((f"{gpu.name} {gpu.driver}" for gpu in machine.gpus() if gpu.slug == wildcards.device), "")
 
-
-CHECKS = 4
-"""Checks (verify, sanitize) that share a GPU: their answers do not depend on time."""
 
 RULES = ("all", EVOLVE, "gap", "report", "writeup", "summary", "record", "check", "selftest")
 """Rules that can be asked for by name; every other name on the command line is meant to be a variant's."""

@@ -13,16 +13,12 @@ from evosdpa.evolve import lineage, selecting
 from evosdpa.evolve.lineage import History, Screening
 from evosdpa.evolve.selecting import Steps
 
-KINDS = ("verify", "sanitize", "bench")
-"""What decides whether a variant is right and how fast it is."""
-
-
-def evidence_of(device: str, names: list[str], kinds: tuple[str, ...] = KINDS) -> dict[str, Steps]:
-    """The evidence of variants on this machine, by name and kind; a kind that a device has not is left out. Raises EvidenceError."""
+def evidence_of(device: str, names: list[str]) -> dict[str, Steps]:
+    """The decisive evidence of variants on this machine, by name and kind; a kind that a device has not is left out. Raises EvidenceError."""
     found: dict[str, Steps] = {}
     for name in dict.fromkeys(names):
         place = Path("results", device, name)
-        found[name] = {kind: evidence.read(path, evidence.KINDS[kind]) for kind in kinds if (path := place / f"{kind}.json").is_file()}
+        found[name] = {kind: evidence.read(path, evidence.KINDS[kind]) for kind in lineage.DECISIVE if (path := place / f"{kind}.json").is_file()}
     return found
 
 

@@ -23,6 +23,9 @@ FOLDER = "evolve"
 FINALS, CLOSING = "finals", "closing"
 """Folders in a generation's, and subjects of their evidence: its finals, and the last generation's comparison with the beginning."""
 
+DECISIVE = ("verify", "sanitize", "bench")
+"""Evidence that decides whether a variant is right and how fast it is."""
+
 Operator = Literal["start", "guided", "explore", "crossover", "generator"]
 """How a child was made: given; by insights and credit; drawn blindly; two levers taken from another elite; written by a program."""
 
