@@ -25,6 +25,7 @@ levers: {BLOCK_Q: [32, 64, 128], BLOCK_KV: [32, 64], STAGES: [2, 3]}
 #include "sdpa_async.cuh"
 #include "sdpa_checks.h"
 #include "sdpa_dtype.cuh"
+#include "sdpa_launch.cuh"
 
 #ifndef BLOCK_Q
 #define BLOCK_Q 32 // query rows of a CTA, 16 for each warp: 128 CTAs on the goal problem
@@ -250,12 +251,7 @@ int sdpa_launch(const sdpa_problem *problem, void *stream) {
   const int bytes = shared_bytes(*problem);
   return with_instance(*problem, [&](auto instance) -> int {
     using I = decltype(instance);
-    const auto kernel = sdpa_wmma<typename I::T, I::DIM>;
-    // Above 48 KiB a kernel must ask. Asked on every launch: it costs little, and no state outlives the call.
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    if (error == cudaSuccess) kernel<<<grid_of(*problem), NUM_THREADS, bytes, (cudaStream_t)stream>>>(*problem);
-    const cudaError_t last = cudaGetLastError(); // of the launch, or the same error again; either way it is cleared
-    return error != cudaSuccess ? error : last;
+    return launch_kernel(sdpa_wmma<typename I::T, I::DIM>, grid_of(*problem), NUM_THREADS, bytes, stream, false, *problem);
   });
 }
 

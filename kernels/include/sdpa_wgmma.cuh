@@ -66,9 +66,6 @@ template <int N> __device__ __forceinline__ void pin(uint32_t (&A)[N]) {
 // D[64, 128] = A B (+ D when accumulate), k along the rows of A and B, both in shared memory.
 template <typename T> __device__ void wgmma_m64n128k16_ss(float (&D)[64], uint64_t A, uint64_t B, bool accumulate);
 
-// D[64, 64] = A B (+ D when accumulate), k along the rows of A and B, both in shared memory.
-template <typename T> __device__ void wgmma_m64n64k16_ss(float (&D)[32], uint64_t A, uint64_t B, bool accumulate);
-
 // D[64, 128] = A B (+ D when accumulate), A in registers, k along the rows of B in shared memory.
 template <typename T> __device__ void wgmma_m64n128k16_rs(float (&D)[64], const uint32_t (&A)[4], uint64_t B, bool accumulate);
 
@@ -80,11 +77,6 @@ template <typename T> __device__ void wgmma_m64n64k16_rs_down(float (&D)[32], co
     asm volatile("{ .reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE            \
                    " {" ACC_64 "}, %64, %65, p, 1, 1, 0, 0; }"                                                                  \
                    : OUT_32(D, 0), OUT_32(D, 32) : "l"(A), "l"(B), "r"((int)accumulate));                                       \
-  }                                                                                                                             \
-  template <> __device__ __forceinline__ void wgmma_m64n64k16_ss<T>(float (&D)[32], uint64_t A, uint64_t B, bool accumulate) {  \
-    asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE             \
-                   " {" ACC_32 "}, %32, %33, p, 1, 1, 0, 0; }"                                                                  \
-                   : OUT_32(D, 0) : "l"(A), "l"(B), "r"((int)accumulate));                                                      \
   }                                                                                                                             \
   template <> __device__ __forceinline__ void wgmma_m64n128k16_rs<T>(float (&D)[64], const uint32_t (&A)[4], uint64_t B,        \
                                                                      bool accumulate) {                                         \

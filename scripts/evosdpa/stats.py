@@ -29,11 +29,12 @@ class Estimate:
         """Geometric mean."""
         return math.exp(self.log_mean)
 
-    def interval(self) -> tuple[float, float] | None:
-        """95 % t interval; None when one process cannot tell its own spread."""
+    def interval(self, comparisons: int = 1) -> tuple[float, float] | None:
+        """95 % t interval, or wider: such that of so many of them one in twenty would err (Bonferroni). None when one process cannot tell its own
+        spread."""
         if not math.isfinite(self.log_error) or self.freedom <= 0:
             return None
-        half = float(stdtrit(self.freedom, 0.5 + CONFIDENCE / 2)) * self.log_error
+        half = float(stdtrit(self.freedom, 1 - (1 - CONFIDENCE) / 2 / comparisons)) * self.log_error
         return math.exp(self.log_mean - half), math.exp(self.log_mean + half)
 
 
@@ -63,9 +64,9 @@ def quotient(above: Estimate, below: Estimate) -> Estimate:
     return Estimate(above.log_mean - below.log_mean, error, freedom)
 
 
-def verdict(ratio: Estimate) -> str:
-    """`faster`, `slower`, `same` or `undecided`, from a ratio of times: its whole interval must say so."""
-    interval = ratio.interval()
+def verdict(ratio: Estimate, comparisons: int = 1) -> str:
+    """`faster`, `slower`, `same` or `undecided`, from a ratio of times: its whole interval must say so; of several comparisons, at a level for all."""
+    interval = ratio.interval(comparisons)
     if interval is None:
         return "undecided"
     low, high = interval

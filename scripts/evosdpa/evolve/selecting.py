@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.special import stdtrit
-
 from evosdpa import between_runs, evidence, standing, stats
 from evosdpa.config import Config
 from evosdpa.evidence import Bench, Head, Status, Timing
@@ -124,14 +122,7 @@ def beats(above: Times, below: Times, comparisons: int) -> bool:
 
     Of many comparisons one in twenty would err, so the level of each is 5 % over their number (Bonferroni).
     """
-    verdicts = []
-    for ratio in _ratios(above, below).values():
-        if not math.isfinite(ratio.log_error) or ratio.freedom <= 0:
-            return False
-        half = float(stdtrit(ratio.freedom, 1 - (1 - stats.CONFIDENCE) / 2 / max(1, comparisons))) * ratio.log_error
-        low, high = math.exp(ratio.log_mean - half), math.exp(ratio.log_mean + half)
-        verdicts.append("faster" if high < 1 - stats.SAME_BAND else "slower" if low > 1 + stats.SAME_BAND else "undecided")
-    return credit.overall(verdicts) == "faster"
+    return credit.overall([stats.verdict(ratio, max(1, comparisons)) for ratio in _ratios(above, below).values()]) == "faster"
 
 
 def ranked(elders: list[str], newcomers: list[str], timed: Mapping[str, Times]) -> list[str]:
