@@ -16,7 +16,7 @@ levers: {PDL: [0, 1]}
 // operands after 1100 cycles, scores 2 x 4 products of 64.5 cycles, both warpgroups on the same tensor cores:
 // 1000; maximum 500; 64 x 512 exponentials at 16 a cycle are 2048 cycles, 2500 with what cannot hide; combine and store 700:
 // 5800 cycles or 2.9 us, together 4.4 us; what such phases usually lose to each other makes it 4.6-5.0 us warm.
-// Measured there: not yet.
+// Measured there: 4.57 us warm, 5.30 us stream, just below the range; 1.36 times as fast as v5.
 //
 // New against v5: no ring, no rescaling, keys split between warpgroups. What is left on the table: 64 CTAs leave half the SMs
 // idle, and the exponential unit of the other half is the bottleneck.

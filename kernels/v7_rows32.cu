@@ -23,7 +23,7 @@ levers: {PDL: [0, 1]}
 // warpgroup's at 1700 (128 CTAs x 132 KB come out of L2 at about 47 B/clk/SM); scores 8 products of 64.5 cycles for each of two
 // warpgroups, 1032, done at 2300; maximum 240; exponentials 1040 against products with V 1040, 1400 together; combine 400, store
 // 150: 4700 cycles, 2.4 us; together 3.9-4.1 us warm.
-// Measured there: 4.29 us warm, 4.97 us stream, above the range. The exponential unit is busy 18 % of the time and the tensor cores
+// Measured there: 4.30 us warm, 5.02 us stream, above the range. The exponential unit is busy 18 % of the time and the tensor cores
 // 20 %: they follow each other instead of overlapping. ptxas runs the exponentials ahead of the products, so that ten of the sixteen
 // products of a warpgroup come after its last exponential. Holding them back with a branch between the steps made it slower, though:
 // the branch costs more than the overlap gains.
