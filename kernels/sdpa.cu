@@ -1,0 +1,137 @@
+/* evo-sdpa
+title: the rung for each problem
+parent: v8_cluster
+idea: every problem of the contract by the rung that recorded evidence shows to be the fastest for its like; nothing else is new
+expects: 4.0-4.2 us on the goal problem, v8's time; every other problem in the time of the rung that it picks
+*/
+
+// For users: one library that takes what any rung takes, on any chip from sm_80 on. A rung is its own source, as it is, in a namespace
+// of its own; so whoever changes a rung changes this variant too, and its evidence says so.
+//
+// The table, from the recorded evidence of an H200 (README, "Results"; microseconds, warm):
+//
+//                                        v8      v5      v4      v3
+//     b1h8s512d64-fp16                  4.07    6.19    5.20    8.59     one wave of v8's CTAs
+//     b1h8s512d64-fp16-causal           4.19    6.23    5.05    8.63
+//     b1h8s512d128-fp16                    -    7.85    7.89   12.01     v5 and v4 alike
+//     b1h8s1024d64-fp16                    -   10.33   15.00   15.60     v4: 256 CTAs, two waves
+//     b4h16s4096d128-fp16                  -    1277    2417    1796     v4: reads K and V again every 32 rows
+//
+// So on Hopper v8 where it can and its CTAs fit at once, else v5. Elsewhere v4 up to two waves of its CTAs, else v3. What needs rows at
+// other than 16-byte boundaries goes to v1. A rung that refuses a problem passes it on to the next one.
+
+#define HOPPER (__CUDA_ARCH_LIST__ == 900) // the one architecture that the library is built for; the others have no use for v5 and v8
+
+#include "sdpa_async.cuh"
+#include "sdpa_checks.h"
+#include "sdpa_cluster.cuh"
+#include "sdpa_dtype.cuh"
+#include "sdpa_launch.cuh"
+#include "sdpa_mma.cuh"
+#include "sdpa_tma.cuh"
+#include "sdpa_wgmma.cuh"
+
+// What a rung exports by the contract is its namespace's own here, and each has its own defaults for levers.
+#define sdpa_supports supports
+#define sdpa_workspace_bytes workspace_bytes
+#define sdpa_launch launch
+#define sdpa_describe describe
+
+namespace v1 {
+#include "v1_scalar.cu"
+}
+#undef BLOCK_Q
+#undef BLOCK_KV
+#undef LANES_PER_ROW
+namespace v3 {
+#include "v3_mma.cu"
+}
+#undef BLOCK_Q
+#undef BLOCK_KV
+#undef STAGES
+namespace v4 {
+#include "v4_mma_split.cu"
+}
+#undef BLOCK_Q
+#undef WARP_ROWS
+#undef NUM_WARPS
+#undef PANEL
+#if HOPPER
+namespace v5 {
+#include "v5_wgmma.cu"
+}
+#undef BLOCK_Q
+#undef STAGES
+namespace v8 {
+#include "v8_cluster.cu"
+}
+#undef PDL
+#endif
+
+#undef sdpa_supports
+#undef sdpa_workspace_bytes
+#undef sdpa_launch
+#undef sdpa_describe
+
+struct Rung {
+  const char *(*supports)(const sdpa_problem *);
+  size_t (*workspace_bytes)(const sdpa_problem *);
+  int (*launch)(const sdpa_problem *, void *);
+  int (*describe)(const sdpa_problem *, sdpa_launch_info *, int);
+};
+
+constexpr Rung V1 = {v1::supports, v1::workspace_bytes, v1::launch, v1::describe};
+constexpr Rung V3 = {v3::supports, v3::workspace_bytes, v3::launch, v3::describe};
+constexpr Rung V4 = {v4::supports, v4::workspace_bytes, v4::launch, v4::describe};
+#if HOPPER
+constexpr Rung V5 = {v5::supports, v5::workspace_bytes, v5::launch, v5::describe};
+constexpr Rung V8 = {v8::supports, v8::workspace_bytes, v8::launch, v8::describe};
+#endif
+
+// SMs of the device; of an H100 or H200 (SXM) where there is none.
+static int num_sms() {
+  int device = 0, sms = 0;
+  if (cudaGetDevice(&device) == cudaSuccess && cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device) == cudaSuccess) return sms;
+  cudaGetLastError(); // answered here: the next launch must not report it again
+  return 132;
+}
+
+// f of each rung, in the order of preference, until one says true; then that rung, else NULL. The conditions are the table's.
+template <typename F> static const Rung *first_rung(const sdpa_problem &p, F f) {
+  const int64_t heads = (int64_t)p.batch * p.heads_q, sms = num_sms();
+#if HOPPER
+  const bool v8_at_once = (p.seq_q + 63) / 64 * 2 * heads <= sms;
+  if (v8_at_once && f(V8)) return &V8;
+  if (f(V5)) return &V5;
+#endif
+  const bool v4_in_two_waves = (p.seq_q + 31) / 32 * heads <= 2 * sms;
+  if (v4_in_two_waves && f(V4)) return &V4;
+  if (f(V3)) return &V3;
+  return f(V1) ? &V1 : nullptr;
+}
+
+static const Rung *rung_of(const sdpa_problem &p) {
+  return first_rung(p, [&](const Rung &rung) { return !rung.supports(&p); });
+}
+
+const char *sdpa_supports(const sdpa_problem *p) {
+  if (const char *reason = sizes_reason(*p)) return reason;
+  return rung_of(*p) ? nullptr : V1.supports(p); // the least demanding one's reason
+}
+
+size_t sdpa_workspace_bytes(const sdpa_problem *p) {
+  const Rung *rung = rung_of(*p);
+  return rung ? rung->workspace_bytes(p) : 0;
+}
+
+int sdpa_launch(const sdpa_problem *p, void *stream) {
+  const Rung *rung = rung_of(*p);
+  return rung ? rung->launch(p, stream) : (int)cudaErrorNotSupported;
+}
+
+int sdpa_describe(const sdpa_problem *p, sdpa_launch_info *info, int capacity) {
+  if (sizes_reason(*p)) return 0;
+  int count = 0;
+  first_rung(*p, [&](const Rung &rung) { return (count = rung.describe(p, info, capacity)) > 0; });
+  return count;
+}
