@@ -129,6 +129,7 @@ int sdpa_launch(const sdpa_problem *p, void *stream) {
   return rung ? rung->launch(p, stream) : (int)cudaErrorNotSupported;
 }
 
+// Of a problem with strides and a scale that every rung takes: rungs describe what they do without asking for these.
 int sdpa_describe(const sdpa_problem *p, sdpa_launch_info *info, int capacity) {
   if (sizes_reason(*p)) return 0;
   int count = 0;

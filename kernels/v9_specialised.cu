@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
 
     float S[BLOCK_KV / 2], O_rmem[BOXES][32];
     uint32_t P[BLOCK_KV / 16][4];
-    float row_max[2] = {-INFINITY, -INFINITY}; // times scale and log2(e), rounded: what the weights are computed with
+    float row_max[2] = {-INFINITY, -INFINITY}; // of unscaled scores, which is in the same place for a scale above 0
     float row_sum[4] = {};                     // of this lane's columns: even and odd ones of each row
 #pragma unroll
     for (int box = 0; box < BOXES; ++box)
@@ -251,7 +251,7 @@ __global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
       }
     };
 
-    // S becomes weights. Every weight and every factor of a row has the same rounded maximum in it, so its error cancels.
+    // S becomes weights. The difference comes before the scale, so that it is exact where it matters.
     float rescale[2];
     auto softmax = [&] {
       float tile_max[4] = {S[0], S[1], S[2], S[3]};
@@ -261,17 +261,17 @@ __global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
       float shift[2];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const float new_max = fmaxf(row_max[r], quad_max(fmaxf(tile_max[2 * r], tile_max[2 * r + 1])) * p.scale);
+        const float new_max = fmaxf(row_max[r], quad_max(fmaxf(tile_max[2 * r], tile_max[2 * r + 1])));
         // While a row has seen nothing there is no maximum to shift by, and (-inf) - (-inf) would be NaN.
         shift[r] = new_max == -INFINITY ? 0.0f : new_max;
-        rescale[r] = exp2_approx(row_max[r] - shift[r]); // 0 on the first tile, 1 when the maximum stands
+        rescale[r] = exp2_approx((row_max[r] - shift[r]) * p.scale); // 0 on the first tile, 1 when the maximum stands
         row_max[r] = new_max;
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) row_sum[i] *= rescale[i / 2];
 #pragma unroll
       for (int i = 0; i < BLOCK_KV / 2; ++i) {
-        S[i] = exp2_approx(fmaf(S[i], p.scale, -shift[i / 2 % 2]));
+        S[i] = exp2_approx((S[i] - shift[i / 2 % 2]) * p.scale);
         row_sum[i % 4] += S[i];
       }
     };
@@ -314,8 +314,9 @@ __global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
     softmax();
     pack();
     const int unmasked_keys = p.causal ? min(work.q0 + group_row + 1, p.seq_kv) : p.seq_kv; // all rows of the warpgroup see these
-    for (; tile > 0 && tile * BLOCK_KV > unmasked_keys; --tile) step(tile, std::true_type{});
-    for (; tile > 0; --tile) step(tile, std::false_type{});
+    auto previous = [&] { tile = __shfl_sync(0xffffffff, tile - 1, 0); }; // as warp_index(): all lanes have the same
+    for (; tile > 0 && tile * BLOCK_KV > unmasked_keys; previous()) step(tile, std::true_type{});
+    for (; tile > 0; previous()) step(tile, std::false_type{});
     leave(smem.Q_empty);
     start_values();
     end_values();
