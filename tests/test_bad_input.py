@@ -29,6 +29,7 @@ HEADER = "/* evo-sdpa\ntitle: t\nidea: i\nexpects: e\nlevers: {A: [1]}\n*/\n"
     ({"variants": {"v0_reference@BLOCK_KV=33": {}}}, "BLOCK_KV=33 is not one of 16, 32, 64, 128"),
     ({"variants": {"v0_reference@TILES=3": {}}}, "declares no lever TILES (it has: BLOCK_Q, BLOCK_KV, LANES)"),
     ({"variants": {"v0_reference@LANES=8,BLOCK_KV=32": {}}}, "levers are written once and sorted: v0_reference@BLOCK_KV=32,LANES=8"),
+    ({"arch": "sm_90"}, "config.yaml: arch: write sm_90a: sm_90 has no wgmma, so Hopper's kernels would compile to nothing"),
     ({"bench": None}, "config.yaml: bench: must be a mapping of keys (got None)"),
     ({"sanitize": {"tools": []}}, "config.yaml: sanitize.tools: list should have at least 1 item"),
     ({"device": "nvidia-b300"}, "config.yaml: device: nvidia-b300 is asked for, and here is no GPU; use auto or cpu, or describe the cluster that has it under cluster"),

@@ -68,6 +68,7 @@ def test_jobs_for_the_cluster_do_not_start_on_the_login_node(workspace):
 
 @pytest.mark.parametrize("change, expected", [
     ({"cluster": {H200: {}}}, f"config.yaml: cluster.{H200}.arch: is needed, for example sm_90a; the GPU is not here to be asked"),
+    ({"cluster": {H200: {"arch": "sm_90"}}}, f"config.yaml: cluster.{H200}.arch: write sm_90a: sm_90 has no wgmma, so Hopper's kernels would compile to nothing"),
     ({"cluster": {"cpu": {"arch": "sm_90a"}}}, "config.yaml: cluster.cpu.arch: the CPU has none; leave it out"),
     ({"cluster": {"NVIDIA H200": {"arch": "sm_90a"}}}, "config.yaml: cluster: 'NVIDIA H200' is no slug of a device, for example nvidia-h200 or cpu"),
     ({"cluster": {H200: {"arch": "sm_90a", "partitions": "a"}}}, f"config.yaml: cluster.{H200}.partitions: unknown key; did you mean 'partition'?"),

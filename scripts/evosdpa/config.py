@@ -216,8 +216,16 @@ def check(data: Any, source: str = "config.yaml") -> Config:
     for mode in config.goal.modes:
         if mode not in config.bench.gpu_modes:
             raise ConfigError(f"{source}: goal.modes: {mode} is not listed under bench.gpu_modes")
+    _check_arch(config, source)
     _check_cluster(config, source)
     return config
+
+
+def _check_arch(config: Config, source: str) -> None:
+    """Raises ConfigError, one line, for sm_90: without the a there is no wgmma, and the kernels that use it would compile to nothing."""
+    for key, arch in [("arch", config.arch), *((f"cluster.{slug}.arch", entry.arch) for slug, entry in config.cluster.items())]:
+        if arch == "sm_90":
+            raise ConfigError(f"{source}: {key}: write sm_90a: sm_90 has no wgmma, so Hopper's kernels would compile to nothing")
 
 
 def _check_cluster(config: Config, source: str) -> None:
