@@ -3,6 +3,7 @@ title: the rung for each problem
 parent: v8_cluster
 idea: every problem of the contract by the rung that recorded evidence shows to be the fastest for its like; nothing else is new
 expects: 4.0-4.2 us on the goal problem, v8's time; every other problem in the time of the rung that it picks
+levers: {V8_WAVES: [1, 2, 4], V4_WAVES: [1, 2, 4]}
 */
 
 // For users: one library that takes what any rung takes, on any chip from sm_80 on. A rung is its own source, as it is, in a namespace
@@ -21,6 +22,13 @@ expects: 4.0-4.2 us on the goal problem, v8's time; every other problem in the t
 // other than 16-byte boundaries goes to v1. A rung that refuses a problem passes it on to the next one.
 
 #define HOPPER (__CUDA_ARCH_LIST__ == 900) // the one architecture that the library is built for; the others have no use for v5 and v8
+
+#ifndef V8_WAVES
+#define V8_WAVES 1 // v8 while its CTAs, one on each SM, fit into so many waves
+#endif
+#ifndef V4_WAVES
+#define V4_WAVES 2 // likewise v4
+#endif
 
 #include "sdpa_async.cuh"
 #include "sdpa_checks.h"
@@ -100,12 +108,10 @@ static int num_sms() {
 template <typename F> static const Rung *first_rung(const sdpa_problem &p, F f) {
   const int64_t heads = (int64_t)p.batch * p.heads_q, sms = num_sms();
 #if HOPPER
-  const bool v8_at_once = (p.seq_q + 63) / 64 * 2 * heads <= sms;
-  if (v8_at_once && f(V8)) return &V8;
+  if ((p.seq_q + 63) / 64 * 2 * heads <= V8_WAVES * sms && f(V8)) return &V8;
   if (f(V5)) return &V5;
 #endif
-  const bool v4_in_two_waves = (p.seq_q + 31) / 32 * heads <= 2 * sms;
-  if (v4_in_two_waves && f(V4)) return &V4;
+  if ((p.seq_q + 31) / 32 * heads <= V4_WAVES * sms && f(V4)) return &V4;
   if (f(V3)) return &V3;
   return f(V1) ? &V1 : nullptr;
 }
