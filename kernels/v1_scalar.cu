@@ -11,7 +11,7 @@ levers: {BLOCK_Q: [16, 32, 64], BLOCK_KV: [8, 16, 32], LANES_PER_ROW: [4, 8]}
 // each holds its part of Q and O in registers, and shuffles add up their partial scores. The max, the sum and the scores
 // are then in all lanes of the group, so that nothing but K and V goes through shared memory.
 //
-// Predicted on an H200: 35-70 us. Measured there: 70.2 us warm, 94.3 us stream. It is latency, not FMAs: with 4 warps on each SM
+// Predicted on an H200: 35-70 us. Measured there: 70.4 us warm, 96.1 us stream. It is latency, not FMAs: with 4 warps on each SM
 // the FMA pipe is busy 13 % of the time, and warps wait for global loads and then for shared memory between each two
 // instructions. Loads from beyond L2 are waited for in full, hence the distance from warm to stream.
 //

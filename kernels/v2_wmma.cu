@@ -12,7 +12,7 @@ levers: {BLOCK_Q: [32, 64, 128], BLOCK_KV: [32, 64], STAGES: [2, 3]}
 // through shared memory: scores come out of the first product there, two lanes a row turn them into P, and O lives there in
 // FP32 because only there can its rows be rescaled.
 //
-// Predicted on an H200: 10-15 us. Measured there: 15.6 us warm, 16.8 us stream, above the range: 2 warps on each SM issue in 38 %
+// Predicted on an H200: 10-15 us. Measured there: 15.7 us warm, 17.0 us stream, above the range: 2 warps on each SM issue in 37 %
 // of the cycles, mostly waiting for the fixed latency of the instruction before, and the tensor pipe is busy 5 % of the time.
 // The trips through shared memory cost more instructions than expected, not more waiting.
 //

@@ -88,13 +88,15 @@ def test_this_repository_carries_evidence_from_an_h200():
 
 ROUNDED_TWICE = {"v8_cluster", "v8_cluster@PDL=1"}
 """Variants that round partial results to 16 bits by design: right, but with less room than a kernel that only rounds at the end."""
+ROUNDED_ROOM = 0.9
+"""Some room all the same: seeds are drawn anew each time, so without any the next run would call it wrong."""
 
 
 @pytest.mark.parametrize("path", [path for path in RECORDED if path.name == "verify.json"], ids=lambda path: "/".join(path.parts[-3:]))
 def test_real_variants_pass_with_the_room_that_the_honest_kernel_needs(path: Path):
     record = evidence.read(path, evidence.Verify)
     assert record.status == "ok" and record.checks == {}
-    assert record.worst_ratio <= (1.0 if record.variant in ROUNDED_TWICE else HONEST_ROOM)
+    assert record.worst_ratio <= (ROUNDED_ROOM if record.variant in ROUNDED_TWICE else HONEST_ROOM)
 
 
 @pytest.mark.parametrize("path", [path for path in RECORDED if path.name == "selftest.json"], ids=lambda path: path.parts[-3])
