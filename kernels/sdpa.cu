@@ -34,6 +34,7 @@ levers: {V8_WAVES: [1, 2, 4], V4_WAVES: [1, 2, 4]}
 #include "sdpa_checks.h"
 #include "sdpa_cluster.cuh"
 #include "sdpa_dtype.cuh"
+#include "sdpa_hopper.cuh"
 #include "sdpa_launch.cuh"
 #include "sdpa_mma.cuh"
 #include "sdpa_tma.cuh"

@@ -27,16 +27,15 @@ levers: {PDL: [0, 1]}
 // wait for a second wave); keys in smaller boxes; V later; a maximum of the first 64 keys that is corrected only when it grows a lot; some
 // exponentials as polynomials.
 //
-// One thread makes all barriers: where ptxas lets the whole warp make them, to the same effect, racecheck takes that for a race. With PDL=1
-// ptxas does so again, around the wait for the launch before; so that child is shown as failed until its source says it otherwise.
+// One thread makes all barriers, in one branch with the wait for the launch before: where ptxas lets the whole warp make them, to the
+// same effect, racecheck takes that for a race.
 //
 // New against v6: clusters, st.async, partial results as halves. What is left on the table: the exchange is pure latency.
 
-#include "sdpa_checks.h"
 #include "sdpa_cluster.cuh"
+#include "sdpa_hopper.cuh"
 #include "sdpa_launch.cuh"
 #include "sdpa_mma.cuh"
-#include "sdpa_tma.cuh"
 #include "sdpa_wgmma.cuh"
 
 #ifndef PDL
@@ -44,10 +43,16 @@ levers: {PDL: [0, 1]}
 #endif
 static_assert(PDL == 0 || PDL == 1, "PDL must be 0 or 1");
 
+#if defined(__CUDA_ARCH__) && !SDPA_HOPPER
+#define CLUSTER_OF_TWO // other architectures have no clusters; nothing is launched there
+#else
+#define CLUSTER_OF_TWO __cluster_dims__(2, 1, 1)
+#endif
+
 constexpr int DIM = 64, BLOCK_Q = 64, SET = 128, CLUSTER = 2, NUM_GROUPS = 2, NUM_SETS = CLUSTER * NUM_GROUPS;
 constexpr int MAX_KEYS = SET * NUM_SETS;
 constexpr int GROUP_THREADS = 128, NUM_THREADS = GROUP_THREADS * NUM_GROUPS;
-constexpr int PART = DIM / NUM_SETS / 2; // accumulators of the columns that one warpgroup finishes, 16 columns of two rows
+[[maybe_unused]] constexpr int PART = DIM / NUM_SETS / 2; // accumulators of the columns that one warpgroup finishes, 16 columns of two rows
 
 template <typename T> struct Shared {
   alignas(1024) T Q[BLOCK_Q][DIM];             // this and the next two: rows of 128 bytes, swizzled by the copy engine
@@ -58,11 +63,11 @@ template <typename T> struct Shared {
   uint64_t Q_full, K_full[NUM_GROUPS], V_full[NUM_GROUPS], exchanged;
 };
 
-constexpr int BYTES_FROM_PEER = NUM_GROUPS * NUM_GROUPS * GROUP_THREADS * 16 + NUM_GROUPS * GROUP_THREADS / 4 * 16;
+[[maybe_unused]] constexpr int BYTES_FROM_PEER = NUM_GROUPS * NUM_GROUPS * GROUP_THREADS * 16 + NUM_GROUPS * GROUP_THREADS / 4 * 16;
 
 // Grid (2 x q tiles, heads_q, batch), clusters of two along x. MASKED: causal, or other than 512 keys.
 template <typename T, bool MASKED>
-__global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1)
+__global__ void CLUSTER_OF_TWO __launch_bounds__(NUM_THREADS, 1)
     sdpa_cluster(const __grid_constant__ tiled_problem p, const __grid_constant__ CUtensorMap Q_map,
                  const __grid_constant__ CUtensorMap K_map, const __grid_constant__ CUtensorMap V_map) {
 #if SDPA_HOPPER
@@ -87,12 +92,10 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
       mbarrier_init(&smem.V_full[g], 1);
     }
     mbarrier_init_fence();
-  }
-  if (PDL) {
-    allow_next_launch();
-    wait_for_previous_launch();
-  }
-  if (loader) {
+    if (PDL) {
+      allow_next_launch();
+      wait_for_previous_launch();
+    }
     const int kv_head = kv_head_of(p, head), first_set = rank * NUM_GROUPS;
     mbarrier_expect(&smem.Q_full, sizeof smem.Q);
     tma_load(smem.Q, &Q_map, &smem.Q_full, 0, q0, head, batch);
@@ -109,6 +112,9 @@ __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(NUM_THREADS, 1
         tma_load(smem.V[g], &V_map, &smem.V_full[g], 0, (first_set + g) * SET, kv_head, batch);
       }
     mbarrier_expect(&smem.exchanged, BYTES_FROM_PEER);
+  } else if (PDL) {
+    allow_next_launch();
+    wait_for_previous_launch();
   }
   __syncthreads();          // nobody here waits at a barrier before it is made,
   cluster_arrive_relaxed(); // and nobody over there counts bytes at one
@@ -268,7 +274,6 @@ static_assert(SHARED_BYTES >= sizeof(Shared<__half>) && SHARED_BYTES >= sizeof(S
 static const char *oneshot_reason(const sdpa_problem &p) {
   if (p.head_dim != DIM) return "head_dim must be 64: the keys of a head must fit into two CTAs' shared memory whole";
   if (p.seq_kv > MAX_KEYS) return "seq_kv must be at most 512: the keys of a head must fit into two CTAs' shared memory whole";
-  if (!(p.scale > 0.0f)) return "scale must be positive: the maximum of a row is taken before scaling";
   return nullptr;
 }
 
@@ -276,22 +281,17 @@ const char *sdpa_supports(const sdpa_problem *p) {
   if (const char *reason = sizes_reason(*p)) return reason;
   if (const char *reason = instance_reason(*p)) return reason;
   if (const char *reason = oneshot_reason(*p)) return reason;
-  if (const char *reason = alignment_reason(*p)) return reason;
-  if (const char *reason = tensor_map_reason(*p)) return reason;
-  return hopper_reason();
+  return hopper_kernel_reason(*p);
 }
 
 size_t sdpa_workspace_bytes(const sdpa_problem *) { return 0; }
 
 int sdpa_launch(const sdpa_problem *problem, void *stream) {
   const sdpa_problem &p = *problem;
-  CUtensorMap Q_map, K_map, V_map;
-  int error = make_tensor_map(&Q_map, p.q, p.batch, p.heads_q, p.seq_q, DIM, p.q_stride, p.dtype, BLOCK_Q);
-  if (!error) error = make_tensor_map(&K_map, p.k, p.batch, p.heads_kv, p.seq_kv, DIM, p.k_stride, p.dtype, SET);
-  if (!error) error = make_tensor_map(&V_map, p.v, p.batch, p.heads_kv, p.seq_kv, DIM, p.v_stride, p.dtype, SET);
-  if (error) return error;
+  const tensor_maps maps(p, BLOCK_Q, SET);
+  if (maps.error) return maps.error;
   return with_kernel(p, [&](auto kernel) {
-    return launch_kernel(kernel, grid_of(p), NUM_THREADS, SHARED_BYTES, stream, PDL, tiled(p), Q_map, K_map, V_map);
+    return launch_kernel(kernel, grid_of(p), NUM_THREADS, SHARED_BYTES, stream, PDL, tiled(p), maps.Q, maps.K, maps.V);
   });
 }
 

@@ -37,12 +37,11 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3]}
 
 #include <type_traits>
 
-#include "sdpa_checks.h"
 #include "sdpa_dtype.cuh"
+#include "sdpa_hopper.cuh"
 #include "sdpa_launch.cuh"
 #include "sdpa_mma.cuh"
 #include "sdpa_specialised.cuh"
-#include "sdpa_tma.cuh"
 #include "sdpa_wgmma.cuh"
 
 #ifndef PING_PONG
@@ -381,11 +380,8 @@ static int shared_bytes(const sdpa_problem &p) {
 const char *sdpa_supports(const sdpa_problem *p) {
   if (const char *reason = sizes_reason(*p)) return reason;
   if (const char *reason = instance_reason(*p)) return reason;
-  if (const char *reason = alignment_reason(*p)) return reason;
-  if (const char *reason = tensor_map_reason(*p)) return reason; // TMA wants the same multiples of 16 bytes
-  if (!(p->scale > 0.0f)) return "scale must be above 0: the largest score of a row is found before scaling";
   if (num_work(*p) >= (int64_t)1 << 31) return "batch x heads x query tiles must be below 2^31: work is counted in 32 bits";
-  if (const char *reason = hopper_reason()) return reason;
+  if (const char *reason = hopper_kernel_reason(*p)) return reason;
   return shared_memory_reason(*p, shared_bytes(*p), "STAGES");
 }
 
@@ -393,19 +389,13 @@ size_t sdpa_workspace_bytes(const sdpa_problem *) { return 0; }
 
 int sdpa_launch(const sdpa_problem *problem, void *stream) {
   const sdpa_problem &p = *problem;
-  CUtensorMap Q_map, K_map, V_map;
-  int code = make_tensor_map(&Q_map, p.q, p.batch, p.heads_q, p.seq_q, p.head_dim, p.q_stride, p.dtype, block_q(p));
-  if (code == 0) code = make_tensor_map(&K_map, p.k, p.batch, p.heads_kv, p.seq_kv, p.head_dim, p.k_stride, p.dtype, BLOCK_KV);
-  if (code == 0) code = make_tensor_map(&V_map, p.v, p.batch, p.heads_kv, p.seq_kv, p.head_dim, p.v_stride, p.dtype, BLOCK_KV);
-  if (code != 0) {
-    cudaGetLastError(); // returned here: the next launch must not report it again
-    return code;
-  }
+  const tensor_maps maps(p, block_q(p), BLOCK_KV);
+  if (maps.error) return maps.error;
   const int bytes = shared_bytes(p);
   return with_instance(p, [&](auto instance) -> int {
     using I = decltype(instance);
     const auto kernel = sdpa_specialised<typename I::T, I::DIM>;
-    return launch_kernel(kernel, grid_of(p), Roles<I::DIM>::NUM_THREADS, bytes, stream, false, tiled(p), schedule_of(p), Q_map, K_map, V_map);
+    return launch_kernel(kernel, grid_of(p), Roles<I::DIM>::NUM_THREADS, bytes, stream, false, tiled(p), schedule_of(p), maps.Q, maps.K, maps.V);
   });
 }
 
