@@ -45,7 +45,7 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3]}
 #include "sdpa_wgmma.cuh"
 
 #ifndef PING_PONG
-#define PING_PONG 1 // 1: warpgroups take turns with the tensor cores
+#define PING_PONG 0 // 1: warpgroups take turns with the tensor cores
 #endif
 #ifndef STAGES
 #define STAGES 2 // tiles of K, and of V, in shared memory
@@ -66,44 +66,48 @@ template <int DIM> struct Roles {
 // Shared memory of a CTA: boxes of 64 columns as TMA writes and wgmma reads them, each at a multiple of 1024 bytes.
 template <typename T, int DIM> struct Shared {
   static constexpr int BOXES = DIM / BOX_COLUMNS;
-  alignas(1024) T Q[BOXES][Roles<DIM>::BLOCK_Q][BOX_COLUMNS];
+  static constexpr int Q_STAGES = DIM == 64 || STAGES == 2 ? 2 : 1; // this work's rows and the next one's, where both fit
+  alignas(1024) T Q[Q_STAGES][BOXES][Roles<DIM>::BLOCK_Q][BOX_COLUMNS];
   alignas(1024) T K[STAGES][BOXES][BLOCK_KV][BOX_COLUMNS];
   alignas(1024) T V[STAGES][BOXES][BLOCK_KV][BOX_COLUMNS];
-  uint64_t Q_full, K_full[STAGES], V_full[STAGES];    // one arrival, that announces the bytes, and the bytes
-  uint64_t Q_empty, K_empty[STAGES], V_empty[STAGES]; // an arrival of each warp that multiplies
+  uint64_t Q_full[Q_STAGES], K_full[STAGES], V_full[STAGES];    // one arrival, that announces the bytes, and the bytes
+  uint64_t Q_empty[Q_STAGES], K_empty[STAGES], V_empty[STAGES]; // an arrival of each warp that multiplies
 };
 constexpr int ALIGNMENT_SLACK = 1024 - 128; // dynamic shared memory starts at a multiple of 128; the kernel rounds up
 
 // What there is to do. Work number i is a q tile of a head; heads of all batches count through.
 typedef struct {
   uint32_t num_work, q_tiles, num_heads, heads_q;
-  uint32_t heads_at_once; // q tiles of these heads go side by side
+  uint32_t heads_at_once; // a section: q tiles of these heads go side by side
+  uint32_t last_section;
 } schedule;
 
 typedef struct {
   int batch, head, q0, num_tiles; // first query row, tiles of keys
 } work_item;
 
-// Top-left causal: row i sees keys 0 .. i. Tiles that no row of the work sees are not even fetched.
+// Top-left causal: row i sees keys 0 .. i. Tiles that no row of the work sees are not even fetched. From one section to the next the order of
+// q tiles turns round, so that work is nowhere much shorter or longer than its neighbours', and the last section ends with the shortest.
 template <int BLOCK_Q> __device__ __forceinline__ work_item work_of(const schedule &s, const tiled_problem &p, uint32_t number) {
   const uint32_t section = number / (s.heads_at_once * s.q_tiles), first_head = section * s.heads_at_once;
-  const uint32_t heads = min(s.heads_at_once, s.num_heads - first_head), within = number - first_head * s.q_tiles;
+  const uint32_t heads = min(s.heads_at_once, s.num_heads - first_head), place = number - first_head * s.q_tiles;
+  const uint32_t within = (s.last_section - section) % 2 ? heads * s.q_tiles - 1 - place : place;
   const uint32_t q_tile = within / heads, flat_head = first_head + within - q_tile * heads;
   const int batch = flat_head / s.heads_q, q0 = (p.causal ? s.q_tiles - 1 - q_tile : q_tile) * BLOCK_Q;
   const int kv_end = p.causal ? min(min(q0 + BLOCK_Q, p.seq_q), p.seq_kv) : p.seq_kv;
   return {batch, (int)(flat_head - batch * s.heads_q), q0, (kv_end + BLOCK_KV - 1) / BLOCK_KV};
 }
 
-// The CTA's work of a round. Where work gets shorter from number to number, going backwards every other time evens it out.
+// The CTA's work of a round. Where work gets shorter (or longer) from number to number, going backwards every other time evens it out.
 __device__ __forceinline__ uint32_t work_number(uint32_t round) {
   return round * gridDim.x + (round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
 }
 
 // A place in a ring of stages, and the parity of its barriers there.
-struct Place {
+template <int LENGTH> struct Place {
   int stage = 0, parity = 0;
   __device__ __forceinline__ void advance() {
-    if (++stage == STAGES) stage = 0, parity ^= 1;
+    if (++stage == LENGTH) stage = 0, parity ^= 1;
   }
 };
 
@@ -115,14 +119,17 @@ __global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
 #if SDPA_HOPPER
   using Smem = Shared<T, DIM>;
   using R = Roles<DIM>;
-  constexpr int BOXES = Smem::BOXES, STEPS_IN_BOX = BOX_COLUMNS / 16;
+  constexpr int BOXES = Smem::BOXES, Q_STAGES = Smem::Q_STAGES, STEPS_IN_BOX = BOX_COLUMNS / 16;
   extern __shared__ __align__(128) unsigned char shared_memory[];
   Smem &smem = *reinterpret_cast<Smem *>(shared_memory + (-smem_address(shared_memory) & 1023));
 
   const int warp = warp_index(), lane = threadIdx.x % 32, group = warp / 4;
   if (threadIdx.x == 0) {
-    mbarrier_init(&smem.Q_full, 1);
-    mbarrier_init(&smem.Q_empty, R::GROUPS * 4);
+#pragma unroll
+    for (int stage = 0; stage < Q_STAGES; ++stage) {
+      mbarrier_init(&smem.Q_full[stage], 1);
+      mbarrier_init(&smem.Q_empty[stage], R::GROUPS * 4);
+    }
 #pragma unroll
     for (int stage = 0; stage < STAGES; ++stage) {
       mbarrier_init(&smem.K_full[stage], 1);
@@ -140,14 +147,14 @@ __global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
     // A stage is asked for again when its readers have left. Of a barrier that nobody has arrived at yet the phase before counts as
     // complete, so the first time round there is no wait.
     constexpr int TILE_BYTES = BLOCK_KV * DIM * sizeof(T), Q_BYTES = R::BLOCK_Q * DIM * sizeof(T);
-    Place K_place, V_place;
-    int Q_parity = 0;
+    Place<Q_STAGES> Q_place;
+    Place<STAGES> K_place, V_place;
     uint32_t number;
-    for (uint32_t round = 0; (number = work_number(round)) < s.num_work; ++round, Q_parity ^= 1) {
+    for (uint32_t round = 0; (number = work_number(round)) < s.num_work; ++round, Q_place.advance()) {
       const work_item work = work_of<R::BLOCK_Q>(s, p, number);
       const int kv_head = kv_head_of(p, work.head);
       auto load = [&](T(&stages)[STAGES][BOXES][BLOCK_KV][BOX_COLUMNS], const CUtensorMap &map, uint64_t(&full)[STAGES],
-                      uint64_t(&empty)[STAGES], Place &place, int tile) {
+                      uint64_t(&empty)[STAGES], Place<STAGES> &place, int tile) {
         mbarrier_wait(&empty[place.stage], place.parity ^ 1);
         mbarrier_expect(&full[place.stage], TILE_BYTES);
 #pragma unroll
@@ -156,11 +163,11 @@ __global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
         place.advance();
       };
       load(smem.K, K_map, smem.K_full, smem.K_empty, K_place, work.num_tiles - 1);
-      mbarrier_wait(&smem.Q_empty, Q_parity ^ 1);
-      mbarrier_expect(&smem.Q_full, Q_BYTES);
+      mbarrier_wait(&smem.Q_empty[Q_place.stage], Q_place.parity ^ 1);
+      mbarrier_expect(&smem.Q_full[Q_place.stage], Q_BYTES);
 #pragma unroll
       for (int box = 0; box < BOXES; ++box)
-        tma_load(smem.Q[box], &Q_map, &smem.Q_full, box * BOX_COLUMNS, work.q0, work.head, work.batch);
+        tma_load(smem.Q[Q_place.stage][box], &Q_map, &smem.Q_full[Q_place.stage], box * BOX_COLUMNS, work.q0, work.head, work.batch);
       for (int tile = work.num_tiles - 1; tile >= 0; --tile) {
         if (tile > 0) load(smem.K, K_map, smem.K_full, smem.K_empty, K_place, tile - 1);
         load(smem.V, V_map, smem.V_full, smem.V_empty, V_place, tile);
@@ -181,14 +188,14 @@ __global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
   if (group == R::GROUPS - 1) pass_turn();
 
   const int group_row = group * GROUP_ROWS, row = warp * 16 + lane / 4, column = lane % 4 * 2; // in the work; this lane has row + 8 too
-  Place K_place, V_place;
-  int Q_parity = 0;
+  Place<Q_STAGES> Q_place;
+  Place<STAGES> K_place, V_place;
   auto leave = [&](uint64_t &empty) {
     if (lane == 0) mbarrier_arrive(&empty);
   };
 
   uint32_t number;
-  for (uint32_t round = 0; (number = work_number(round)) < s.num_work; ++round, Q_parity ^= 1) {
+  for (uint32_t round = 0; (number = work_number(round)) < s.num_work; ++round, Q_place.advance()) {
     const work_item work = work_of<R::BLOCK_Q>(s, p, number);
 
     float S[BLOCK_KV / 2], O_rmem[BOXES][32];
@@ -206,7 +213,7 @@ __global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
       wgmma_fence();
 #pragma unroll
       for (int box = 0; box < BOXES; ++box) {
-        const uint64_t Q_tile = matrix_descriptor(smem.Q[box][group_row]), K_tile = matrix_descriptor(smem.K[K_place.stage][box]);
+        const uint64_t Q_tile = matrix_descriptor(smem.Q[Q_place.stage][box][group_row]), K_tile = matrix_descriptor(smem.K[K_place.stage][box]);
 #pragma unroll
         for (int k = 0; k < STEPS_IN_BOX; ++k)
           wgmma_m64n128k16_ss<T>(S, Q_tile + k * STEP_ALONG_ROW, K_tile + k * STEP_ALONG_ROW, box > 0 || k > 0);
@@ -292,7 +299,7 @@ __global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
       end_scores();
       if (decltype(masked)::value) mask(tile - 1);
       softmax();
-      Place next = V_place;
+      Place<STAGES> next = V_place;
       next.advance();
       pin(S);
       mbarrier_wait(&smem.V_full[next.stage], next.parity); // a branch: or ptxas would put the exponentials behind the next wait
@@ -304,7 +311,7 @@ __global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
         for (int i = 0; i < 32; ++i) O_rmem[box][i] *= rescale[i / 2 % 2];
     };
 
-    mbarrier_wait(&smem.Q_full, Q_parity);
+    mbarrier_wait(&smem.Q_full[Q_place.stage], Q_place.parity);
     int tile = work.num_tiles - 1;
     start_scores();
     wgmma_wait<0>();
@@ -312,11 +319,11 @@ __global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
     mask(tile);
     softmax();
     pack();
-    const int unmasked_keys = p.causal ? min(work.q0 + group_row + 1, p.seq_kv) : p.seq_kv; // all rows of the warpgroup see these
-    auto previous = [&] { tile = __shfl_sync(0xffffffff, tile - 1, 0); }; // as warp_index(): all lanes have the same
-    for (; tile > 0 && tile * BLOCK_KV > unmasked_keys; previous()) step(tile, std::true_type{});
-    for (; tile > 0; previous()) step(tile, std::false_type{});
-    leave(smem.Q_empty);
+    // All rows of the work see these, not only the warpgroup's: so the loops end alike for the whole CTA, and ptxas knows it.
+    const int unmasked_keys = p.causal ? min(work.q0 + 1, p.seq_kv) : p.seq_kv;
+    if (tile > 0 && tile * BLOCK_KV > unmasked_keys) step(tile--, std::true_type{});
+    for (; tile > 0; --tile) step(tile, std::false_type{});
+    leave(smem.Q_empty[Q_place.stage]);
     start_values();
     end_values();
 
@@ -369,7 +376,7 @@ static schedule schedule_of(const sdpa_problem &p) {
   int64_t at_once = p.causal ? L2_SHARE / head_bytes * group : 1;
   at_once = at_once < 1 ? 1 : at_once > heads ? heads : at_once;
   return {(uint32_t)num_work(p), (uint32_t)((p.seq_q + block_q(p) - 1) / block_q(p)), (uint32_t)heads, (uint32_t)p.heads_q,
-          (uint32_t)at_once};
+          (uint32_t)at_once, (uint32_t)((heads - 1) / at_once)};
 }
 
 static int shared_bytes(const sdpa_problem &p) {
