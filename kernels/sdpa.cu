@@ -3,7 +3,7 @@ title: the rung for each problem
 parent: v8_cluster
 idea: every problem of the contract by the rung that recorded evidence shows to be the fastest for its like; nothing else is new
 expects: 4.0-4.2 us on the goal problem, v8's time; every other problem in the time of the rung that it picks
-levers: {V8_WAVES: [1, 2, 4], V4_WAVES: [1, 2, 4]}
+levers: {V8_WAVES: [1, 2, 4], V9_KEYS: [512, 1024, 2048]}
 */
 
 // For users: one library that takes what any rung takes, on any chip from sm_80 on. A rung is its own source, as it is, in a namespace
@@ -18,16 +18,19 @@ levers: {V8_WAVES: [1, 2, 4], V4_WAVES: [1, 2, 4]}
 //     b1h8s1024d64-fp16                    -   10.33   15.00   15.60     v4: 256 CTAs, two waves
 //     b4h16s4096d128-fp16                  -    1277    2417    1796     v4: reads K and V again every 32 rows
 //
-// So on Hopper v8 where it can and its CTAs fit at once, else v5. Elsewhere v4 up to two waves of its CTAs, else v3. What needs rows at
-// other than 16-byte boundaries goes to v1. A rung that refuses a problem passes it on to the next one.
+// So on Hopper: v8 where it can and its CTAs fit at once; v4 where its own do, since the more CTAs work, the sooner a small problem is done;
+// v9 where there is work for most SMs and enough keys that one warpgroup's products hide another's softmax; else v5. Of 128 keys v5 makes
+// one tile, so there is nothing to split. Causal work of one wave lasts as long as the longest of it, half of which v5 does: with many
+// keys v5 then is ahead of v9. Elsewhere v4 up to two waves of its CTAs, else v3. What needs rows at other than 16-byte boundaries goes
+// to v1. A rung that refuses a problem passes it on to the next one.
 
-#define HOPPER (__CUDA_ARCH_LIST__ == 900) // the one architecture that the library is built for; the others have no use for v5 and v8
+#define HOPPER (__CUDA_ARCH_LIST__ == 900) // the one architecture that the library is built for; the others have no use for v5, v8 and v9
 
 #ifndef V8_WAVES
 #define V8_WAVES 1 // v8 while its CTAs, one on each SM, fit into so many waves
 #endif
-#ifndef V4_WAVES
-#define V4_WAVES 2 // likewise v4
+#ifndef V9_KEYS
+#define V9_KEYS 1024 // v9 from so many keys on
 #endif
 
 #include "sdpa_async.cuh"
@@ -37,6 +40,7 @@ levers: {V8_WAVES: [1, 2, 4], V4_WAVES: [1, 2, 4]}
 #include "sdpa_hopper.cuh"
 #include "sdpa_launch.cuh"
 #include "sdpa_mma.cuh"
+#include "sdpa_specialised.cuh"
 #include "sdpa_tma.cuh"
 #include "sdpa_wgmma.cuh"
 
@@ -75,6 +79,11 @@ namespace v8 {
 #include "v8_cluster.cu"
 }
 #undef PDL
+namespace v9 {
+#include "v9_specialised.cu"
+}
+#undef PING_PONG
+#undef STAGES
 #endif
 
 #undef sdpa_supports
@@ -95,6 +104,7 @@ constexpr Rung V4 = {v4::supports, v4::workspace_bytes, v4::launch, v4::describe
 #if HOPPER
 constexpr Rung V5 = {v5::supports, v5::workspace_bytes, v5::launch, v5::describe};
 constexpr Rung V8 = {v8::supports, v8::workspace_bytes, v8::launch, v8::describe};
+constexpr Rung V9 = {v9::supports, v9::workspace_bytes, v9::launch, v9::describe};
 #endif
 
 // SMs of the device; of an H100 or H200 (SXM) where there is none.
@@ -108,11 +118,16 @@ static int num_sms() {
 // f of each rung, in the order of preference, until one says true; then that rung, else NULL. The conditions are the table's.
 template <typename F> static const Rung *first_rung(const sdpa_problem &p, F f) {
   const int64_t heads = (int64_t)p.batch * p.heads_q, sms = num_sms();
+  const auto ctas = [&](int rows) { return (p.seq_q + rows - 1) / rows * heads; };
 #if HOPPER
-  if ((p.seq_q + 63) / 64 * 2 * heads <= V8_WAVES * sms && f(V8)) return &V8;
+  const int64_t work = ctas(p.head_dim == 64 ? 192 : 128); // v9's, of which a CTA does one after the other
+  const bool uneven = p.causal && work < 2 * sms && p.seq_kv > 2048;
+  if (p.seq_kv > 128 && 2 * ctas(64) <= V8_WAVES * sms && f(V8)) return &V8;
+  if (p.seq_kv > 128 && ctas(32) <= sms && f(V4)) return &V4;
+  if (p.seq_kv >= V9_KEYS && 8 * work >= 7 * sms && !uneven && f(V9)) return &V9;
   if (f(V5)) return &V5;
 #endif
-  if ((p.seq_q + 31) / 32 * heads <= V4_WAVES * sms && f(V4)) return &V4;
+  if (ctas(32) <= 2 * sms && f(V4)) return &V4;
   if (f(V3)) return &V3;
   return f(V1) ? &V1 : nullptr;
 }
