@@ -274,7 +274,7 @@ class Neighbour(Head):
 class Sweep(Bench):
     """One variant over many problems, timed in the same processes as the variants that it chooses from, the rivals and the floors.
 
-    `timings` holds them all. Where two clocks agree about a time its `span` is left out: with so many times it would be most of the file.
+    `timings` holds them all. Where two clocks agree about a time its `span` is left out, which keeps the file small enough for git.
     """
 
     kind: Literal["sweep"] = "sweep"
@@ -398,9 +398,14 @@ def read(path: Path | str, model: type[T]) -> T:
         raise EvidenceError(f"{path}: {where}: {first['msg']}; {REMEDY}") from None
 
 
+def samples_beside(path: Path, record: Bench) -> Path:
+    """The file with the samples of a bench.json or sweep.json."""
+    return path.with_name(record.samples_file or SAMPLES)
+
+
 def check_samples(path: Path, record: Bench) -> None:
     """Raises EvidenceError, one line, when the samples beside a bench.json or sweep.json are not those that its times were made of."""
-    samples = path.with_name(record.samples_file or SAMPLES)
+    samples = samples_beside(path, record)
     if not samples.is_file():
         raise EvidenceError(f"{samples}: is missing, and {path.name} beside it is not used without it; {REMEDY}")
     if keys.digest_file(samples) != record.samples_sha256:

@@ -190,7 +190,7 @@ class Gap:
         never = MEASURED_BY_BINARY if here else RECORDED_ELSEWHERE
         changed = keys.changed(record.key_parts, today, (*never, *sweep.ignored({**record.key_parts, **today}, here)))
         if here:  # a build may be older than its source, when only a part of the plan was run
-            changed += [name for name in names if (own := self.build_of(name, device)) and keys.changed(own.key_parts, now[name])]
+            changed += [name + sweep.SOURCE for name in names if (own := self.build_of(name, device)) and keys.changed(own.key_parts, now[name])]
             changed += keys.changed(built.key_parts, now[variant.name]) if built.key_parts else []
         return list(dict.fromkeys(changed))
 

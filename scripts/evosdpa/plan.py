@@ -107,7 +107,7 @@ class Plan:
                 raise configuration.ConfigError(f"config.yaml: sweep.beside: {name} runs on {'GPUs' if on_cpu else 'the CPU'}, and {sweep.variant} does not; "
                                                 "they are timed in the same processes")
         if asked and not on_cpu and not self.archs:
-            raise configuration.ConfigError(f"config.yaml: sweep.variant: {sweep.variant} runs on a GPU, and none is here or under cluster")
+            raise configuration.ConfigError(f"config.yaml: sweep.variant: {sweep.variant} runs on a GPU, and none is measured (see device and cluster)")
 
     @staticmethod
     def _tools() -> list[str]:

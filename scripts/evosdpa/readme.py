@@ -127,12 +127,13 @@ def _swept(one: dict[str, Any], found: gap.Gap) -> list[str]:
     """One recorded sweep: how often each limit is kept, the times, and every variant beside sdpa-cudnn."""
     device = found.chains[one["device"], one["variant"]].get("sweep").device_info.get("name") or one["device"]
     stale = f" It is of an earlier state (changed since: {', '.join(one['changed'])})." if one["stale"] else ""
+    ended = f" It ended as {one['status']}: {cells.text(one['reason'])}." if one["status"] != Status.OK else ""
     if not one["results"]:
-        return [f"`{one['variant']}` on {device}, {one['ended'][:10]}: {one['status']}, {cells.text(one['reason'])}.{stale}", ""]
+        return [f"`{one['variant']}` on one {device}, {one['ended'][:10]}: nothing was timed.{ended}{stale}", ""]
     kept = {kind: [entry[f"met_{kind}"] for entry in one["results"] if entry[f"met_{kind}"] is not None] for kind in ("beside", "rival")}
     lines = [f"`{one['variant']}` on one {device}, {one['ended'][:10]}, warm, {one['processes']} processes: at most {one['beside_limit']:g} times the best of the "
              f"variants beside it on {sum(kept['beside'])} of {len(kept['beside'])} problems, at most {one['rival_limit']:g} times the best rival on "
-             f"{sum(kept['rival'])} of {len(kept['rival'])}.{stale}", "",
+             f"{sum(kept['rival'])} of {len(kept['rival'])}.{ended}{stale}", "",
              *cells.head(["problem"], ["time, us", "TFLOP/s"], ["best beside it", "time over its", "best rival", "time over its", "both limits kept"])]
     for entry in one["results"]:
         met = {entry["met_beside"], entry["met_rival"]}
@@ -191,5 +192,5 @@ def scale() -> str:
     return "\n".join(lines) + "\n"
 
 
-BLOCKS = {"configuration": configuration.table, "columns": gap.column_table, "ladder": ladder.table, "results": results, "gate": gate, "sweep": sweep, "evolution": evolution,
-          "tool_speed": tool_speed, "scale": scale}
+BLOCKS = {"configuration": configuration.table, "columns": gap.column_table, "ladder": ladder.table, "results": results, "gate": gate, "sweep": sweep,
+          "evolution": evolution, "tool_speed": tool_speed, "scale": scale}

@@ -39,7 +39,7 @@ def record(document: dict[str, Any], results: Path) -> list[str]:
             source = Path(entry["path"])
             piece = evidence.read(source, evidence.KINDS[entry["kind"]])
             evidence.keep(piece, target / source.name)
-            if isinstance(piece, Bench) and (samples := source.with_name(piece.samples_file)).is_file():
+            if isinstance(piece, Bench) and (samples := evidence.samples_beside(source, piece)).is_file():
                 shutil.copyfile(samples, target / samples.name)
         for folder in sorted((results / "build").glob(f"*/{name}")):
             for kind in ("build", "static"):

@@ -23,8 +23,8 @@ CUDNN = "sdpa-cudnn"
 OF_A_SOURCE = ("source", "headers", "levers", "flags")
 """Parts of a build's key that say which kernel it is, whoever compiled it."""
 
-BINARY = " binary"
-"""Ends the name of the part that holds a rung's binary."""
+SOURCE, BINARY = "'s source", "'s binary"
+"""How the names of the two parts end that a variant beside the swept one has in the key, behind its own name."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,14 @@ def sweep_parts(build: Build, beside: Iterable[Build], config: Config, on_cpu: b
     protocol = keys.protocol([parts["protocol"], rivals(config, on_cpu), config.sweep.beside_limit, config.sweep.rival_limit])
     company: dict[str, str] = {}
     for one in beside:
-        company[one.variant] = keys.protocol([one.key_parts.get(part) for part in OF_A_SOURCE])
+        company[one.variant + SOURCE] = keys.protocol([one.key_parts.get(part) for part in OF_A_SOURCE])
         company[one.variant + BINARY] = one.library_sha256
     return {**parts, "protocol": protocol, **company}
 
 
 def ignored(parts: Iterable[str], here: bool) -> tuple[str, ...]:
     """Parts that are not compared: evidence of this machine is matched by its rungs' binaries, recorded evidence by their sources."""
-    binaries = [part for part in parts if part.endswith(BINARY)]
-    return tuple(part.removesuffix(BINARY) for part in binaries) if here else tuple(binaries)
+    return tuple(part for part in parts if part.endswith(SOURCE if here else BINARY))
 
 
 def measure(variant: Variant, config: Config, device: str, build: Build, verify: Verify, library: Path, floors: dict[str, benchmarking.Library],

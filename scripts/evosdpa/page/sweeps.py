@@ -128,7 +128,8 @@ def _sweep(document: dict[str, Any], entry: dict[str, Any]) -> Sweep:
     stale = f"Out of date (changed since: {words.listed(entry.get('changed') or ['unknown'], 8)}): " if entry.get("stale") else ""
     processes = words.finite(entry.get("processes"))
     left_out = "; ".join(f"left out: {one}, {words.clip(reason, 200)}" for one, reason in sorted((entry.get("left_out") or {}).items()))
-    about = "; ".join(filter(None, (f"{MODE} mode", f"{processes:.0f} processes" if processes else "", str(entry.get("origin") or ""), words.date(entry.get("ended")), left_out)))
+    reason = words.clip(entry.get("reason"), 400) if results else ""  # without results the answer says it
+    about = "; ".join(filter(None, (reason, f"{MODE} mode", f"{processes:.0f} processes" if processes else "", str(entry.get("origin") or ""), words.date(entry.get("ended")), left_out)))
     return Sweep(id=facts.slug("sweep", variant, "on", device), variant=variant, device_words=name, answer=_capital(stale + _told(entry, results, name)),
                  mark=words.mark(entry.get("status"), entry.get("stale")), stale=bool(entry.get("stale")), rival_limit=words.finite(entry.get("rival_limit")),
                  about=about, lines=[_line(variant, entry.get("left_out") or {}, one) for one in results[:MOST_LINES]])
