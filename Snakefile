@@ -4,6 +4,7 @@
 #   snakemake --cores 1 results/report.html    the page and what it needs
 #   snakemake --cores 1 summary                the ladder in the terminal (results/summary.md has more words)
 #   snakemake --cores 1 v1_scalar              one variant's whole chain, by name (children too: v2_wmma@STAGES=3)
+#   snakemake --cores 1 sweep                  config.yaml's sweep.variant over many problems, beside the variants it chooses from and the rivals
 #   snakemake --cores 1 evolve                 generations of children from config.yaml's evolve.start
 #   snakemake --cores 1 record                 copy this machine's evidence to results/recorded/
 #   snakemake --profile profiles/slurm all     everything, as jobs of a cluster (README.md, "On a cluster")
@@ -325,6 +326,41 @@ rule neighbour:
         """
 
 
+# Only when it is asked for, by this name or by its file: one variant over many problems, timed beside those that it chooses from and the rivals.
+
+rule sweep:
+    localrule: True
+    input:
+        plan.sweep_files(),
+
+
+rule swept:
+    input:
+        library=plan.swept_input,
+        verify="results/{device}/{variant}/verify.json",
+        floors=plan.floor_inputs,
+        beside=plan.beside_libraries,
+        verdicts=plan.beside_verdicts,
+    output:
+        evidence="results/{device}/{variant}/sweep.json",
+        samples="results/{device}/{variant}/sweep.csv.gz",
+    params:
+        code=plan.code("measure_sweep"),
+        settings=plan.sweep_settings,
+        device=plan.device_identity,
+    log:
+        "results/logs/{device}/{variant}/sweep.log",
+    threads: plan.sharing.timing_threads(workflow)
+    resources:
+        **plan.sharing.timing_resources(),
+    shell:
+        r"""
+        python scripts/measure_sweep.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
+            --library {input.library:q} --verify {input.verify:q} --floors {input.floors:q} --beside {input.beside:q} --verdicts {input.verdicts:q} \
+            --output {output.evidence:q} --samples {output.samples:q} 2>&1 | tee {log:q}
+        """
+
+
 # ---- An evolution -----------------------------------------------------------------------------------------------------
 # Only when it is asked for: children are variants like all others, and what an evolution found is not measured again because a page
 # is made. Which children there are is known when they were proposed, hence the checkpoints. A generation is made once: again only when
@@ -464,7 +500,7 @@ rule gap:
         json="results/gap.json",
     params:
         code=plan.code("build_gap"),
-        neighbours=plan.neighbours(),
+        only_asked_for=plan.only_asked_for(),
         settings=plan.gap_settings(),
     log:
         "results/logs/gap.log",

@@ -142,6 +142,38 @@ def itself(name: str = "v2_wmma", *, device: str = H200, false: int = 0, modes: 
     return {**made, **more}
 
 
+SWEPT = ("b1h8s512d64-fp16", "b1h8s128d64-fp16", "b1h16s16384d128-fp16-causal", "b4h16s4096d128-fp16", "b4h16s4096d64-fp16-causal", "b4h16s2048d128-fp16-causal-hkv4",
+         "b2h16s1024d128-bf16", "b1h8s1000d64-fp16-causal")
+
+
+def against(name: str, time_us: float, ratio: float, half: float = 0.004) -> Row:
+    """A planted ratio to another's time."""
+    low, high = ratio - half, ratio + half
+    return dict(name=name, time_us=time_us, ratio=ratio, low=low, high=high,
+                verdict="faster" if high < 0.995 else "slower" if low > 1.005 else "same" if low >= 0.995 and high <= 1.005 else "undecided")
+
+
+def swept(problem: str, time_us: float = 10.0, near: float = 1.0, fast: float = 0.9, **more: Any) -> Row:
+    """One problem of a planted sweep: `near` and `fast` are the variant's ratios to the best beside it and to the best rival."""
+    rungs = [dict(name="v5_planted", status="ok", reason="", time_us=time_us / near, rival=against("sdpa-cudnn", time_us / fast, fast / near),
+                  cudnn=against("sdpa-cudnn", time_us / fast, fast / near)),
+             dict(name="v8_planted", status="unsupported", reason="at most 512 keys", time_us=None, rival=None, cudnn=None)]
+    made = dict(problem=problem, status="ok", reason="", time_us=time_us, ci_low_us=time_us * 0.998, ci_high_us=time_us * 1.002, tflops=500.0,
+                beside=against("v5_planted", time_us / near, near), rival=against("sdpa-cudnn", time_us / fast, fast), cudnn=against("sdpa-cudnn", time_us / fast, fast),
+                met_beside=near <= 1.05, met_rival=fast <= 1.1, rungs=rungs, untimed={"flash-attn": f"unsupported: {HOSTILE}"})
+    return {**made, **more}
+
+
+def sweep(*results: Row, device: str = H200, stale: bool = False, changed: tuple[str, ...] = (), status: str = "", reason: str = "", **more: Any) -> Row:
+    """A planted sweep of the dispatching variant; by default it is within its limits on every problem."""
+    results = results or tuple(swept(problem) for problem in SWEPT)
+    bad = any(False in (one.get("met_beside"), one.get("met_rival")) for one in results)
+    made = dict(device=device, variant="sdpa_planted", origin="recorded", status=status or ("failed" if bad else "ok"), reason=reason, stale=stale,
+                changed=list(changed), ended=PLANTED, processes=3, rivals=["sdpa-cudnn", "flash-attn"], left_out={"v3_planted": f"verify says failed {HOSTILE}"},
+                beside_limit=1.05, rival_limit=1.1, results=list(results))
+    return {**made, **more}
+
+
 def version(name: str, day: int, time_us: float | None, *, device: str = H200, kernel: tuple[str, ...] = (), measuring: tuple[str, ...] = (), first: bool = False,
             status: str = "ok", before: float | None = None, verdict: str = "", modes: tuple[str, ...] = ("warm", "stream")) -> Row:
     """One planted version of a variant, recorded on a day of January 2031; `before` is the time of the version before."""
@@ -179,7 +211,7 @@ def empty() -> dict[str, Any]:
         goal=dict(problem=GOAL, time_us=5.0, modes=["warm", "stream"], flops=536870912, bytes=2097152, pairs=2097152), this_device=None,
         leading_device="cpu", devices=[dict(slug="cpu", info={}, origins=[], newest="", oldest="")],
         problems=[GOAL, CAUSAL, "b4h16s4096d128-fp16"], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
-        selftests=[], repeatability=[], repeatability_wanted=[], planted=38,
+        selftests=[], repeatability=[], repeatability_wanted=[], sweeps=[], planted=38,
         protocol=dict(bench=dict(processes=5, samples=40), verify=dict(tolerance=2.0, seed=None)))
 
 
@@ -236,6 +268,8 @@ def realistic() -> dict[str, Any]:
     document["provenance"].append(piece("v0_reference", "bench", "cpu", origin="measured"))
     document["selftests"] = [full_gate("cpu"), full_gate(H200)]
     document["repeatability"] = [itself("v0_reference", device="cpu", modes=("warm",)), itself(false=2, reason="within processes, warm: 2 of 20 verdicts differ")]
+    document["sweeps"] = [sweep(swept(SWEPT[0], near=1.21, fast=1.3), *(swept(problem, 10.0 * number, fast=0.8 + 0.05 * number)
+                                                                         for number, problem in enumerate(SWEPT[1:], 1)))]
     document["history"] = [
         version("v1_scalar", 1, 61.0, first=True), version("v1_scalar", 3, 60.6, measuring=("harness", "judging"), before=61.0),
         version("v2_wmma", 1, 5.9, first=True), version("v2_wmma", 2, 5.2, kernel=("source", "binary"), before=5.9, verdict="faster"),
@@ -297,6 +331,7 @@ def bare() -> dict[str, Any]:
                 variants=[dict(name="v1", device=H200)], correctness=[dict(variant="v1", device=H200, axis="problem", label="goal")],
                 provenance=[dict(path="results/x.json")], devices=[dict(slug=H200)], selftests=[dict(device=H200, results=[dict(name="x"), {}]), {}],
                 repeatability=[dict(device=H200, variant="v1", counts=[{}], tries=[{}, dict(ratio=1.01)], spread=[{}]), {}], planted=2,
+                sweeps=[dict(device=H200, variant="v1", results=[{}, dict(problem=GOAL, status="ok", rungs=[{}])]), {}],
                 history=[dict(variant="v1", device=H200, times=[dict(mode="warm")]), {}],
                 processes=[dict(variant="v1", device=H200, processes=[{}, dict(mode="warm", median_us=4.0, sm_mhz=1980)]), {}])
 

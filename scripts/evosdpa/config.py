@@ -11,6 +11,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from evosdpa import problem as problems
+from evosdpa.rival_names import RIVALS
 
 
 SLUG = r"^[a-z0-9-]+$"
@@ -110,6 +111,22 @@ class RepeatabilitySection(Section):
     copies: int = Field(8, ge=2, description="copies of the binary in each process")
 
 
+class SweepSection(Section):
+    """One variant over many problems, beside the variants that it chooses from and the rivals."""
+
+    variant: str | None = Field(None, description="variant that is judged over many problems; null: none, and there is no sweep")
+    beside: list[str] = Field([], description="variants timed with it, as the rungs that it chooses from; all for its kind of device")
+    rivals: list[str] = Field(["sdpa-default", "sdpa-cudnn", "sdpa-flash", "triton-fa2", "flex-attention"], min_length=1,
+                              description="rivals timed with it; on a CPU those of them that run there, else sdpa-default")
+    problems: list[ProblemName] = Field([], description="problems to time, in mode warm")
+    processes: int = Field(3, ge=2, description="fresh processes; in each everything is timed, interleaved")
+    samples: int = Field(20, ge=5, description="samples per process and problem on a GPU; on a CPU bench.cpu_samples")
+    mode_budget_s: float = Field(0.1, gt=0, description="as bench.mode_budget_s")
+    timeout_s: float = Field(900, gt=0, description="time limit of one process, seconds")
+    beside_limit: float = Field(1.05, gt=0, description="most that the variant's time may be over that of the best of sweep.beside")
+    rival_limit: float = Field(1.1, gt=0, description="most that the variant's time may be over the best rival's")
+
+
 class EvolveSection(Section):
     """The search for faster children."""
 
@@ -165,6 +182,7 @@ class Config(Section):
     profile: ProfileSection = ProfileSection()
     selftest: SelftestSection = SelftestSection()
     repeatability: RepeatabilitySection = RepeatabilitySection()
+    sweep: SweepSection = SweepSection()
     evolve: EvolveSection = EvolveSection()
     cluster: dict[str, ClusterEntry] = Field({}, description="devices of a cluster by slug, the one that leads the page first; empty: jobs run on this machine")
 
@@ -216,9 +234,27 @@ def check(data: Any, source: str = "config.yaml") -> Config:
     for mode in config.goal.modes:
         if mode not in config.bench.gpu_modes:
             raise ConfigError(f"{source}: goal.modes: {mode} is not listed under bench.gpu_modes")
+    _check_sweep(config.sweep, source)
     _check_arch(config, source)
     _check_cluster(config, source)
     return config
+
+
+def _check_sweep(sweep: SweepSection, source: str) -> None:
+    """Raises ConfigError, one line, for a sweep that compares with nothing or the same twice. Whether its variants exist only `plan` can tell."""
+    known = list(dict.fromkeys(name for names in RIVALS.values() for name in names))
+    for name in sweep.rivals:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(f"{source}: sweep.rivals: {name!r} is no rival; {f'did you mean {close[0]!r}?' if close else 'known: ' + ', '.join(known)}")
+    for key in ("beside", "rivals", "problems"):
+        names = getattr(sweep, key)
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"{source}: sweep.{key}: {twice[0]} is listed twice")
+        if sweep.variant and not names:
+            raise ConfigError(f"{source}: sweep.{key}: is empty, and sweep.variant is {sweep.variant}; list at least one, or leave sweep.variant out")
+    if sweep.variant in sweep.beside:
+        raise ConfigError(f"{source}: sweep.beside: {sweep.variant} is sweep.variant itself; list the variants that it is compared with")
 
 
 def _check_arch(config: Config, source: str) -> None:

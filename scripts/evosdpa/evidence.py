@@ -26,6 +26,9 @@ LOG_LIMIT = 20_000
 SAMPLES = "samples.csv.gz"
 """Name of the file with every sample, beside bench.json."""
 
+SWEEP_SAMPLES = "sweep.csv.gz"
+"""The same beside sweep.json."""
+
 HISTORY = "history.csv"
 """Name of the file with every recorded version of a device's variants (history.py), beside their folders."""
 
@@ -268,6 +271,28 @@ class Neighbour(Head):
     """One entry a mode: ratio of the time beside the neighbour to the time alone, low, high (95 % interval over pairs), verdict."""
 
 
+class Sweep(Bench):
+    """One variant over many problems, timed in the same processes as the variants that it chooses from, the rivals and the floors.
+
+    `timings` holds them all. Where two clocks agree about a time its `span` is left out, which keeps the file small enough for git.
+    """
+
+    kind: Literal["sweep"] = "sweep"
+    problems: list[str] = []
+    rivals: list[str] = []
+    left_out: dict[str, str] = {}
+    """Variants of sweep.beside that were not timed, each with the reason."""
+    beside_limit: float = 0.0
+    rival_limit: float = 0.0
+    """What the variant's time may be, over the best of the variants beside it and over the best rival."""
+    results: list[dict[str, Any]] = []
+    """One entry a problem: problem; status, reason, time_us, ci_low_us, ci_high_us and tflops of the variant; beside, rival and cudnn: the best of the
+    variants beside it, the best rival and sdpa-cudnn, each with name, time_us and the variant's ratio to it (low, high, verdict), or None;
+    met_beside and met_rival (whether the ratio is within its limit, None without one); rungs: one entry a variant beside it with name, status,
+    reason, time_us and its own ratios (ratio, low, high, verdict) to the best `rival` and to `cudnn`; untimed: rivals without a right time
+    and why."""
+
+
 class ToolSpeed(Head):
     """How fast the tool itself is: one entry a benchmark, with what was wanted and whether it was met."""
 
@@ -277,7 +302,7 @@ class ToolSpeed(Head):
 
 KINDS: dict[str, type[Head]] = {
     "build": Build, "static": Static, "verify": Verify, "sanitize": Sanitize, "bench": Bench, "profile": Profile,
-    "repeatability": Repeatability, "selftest": Selftest, "neighbour": Neighbour,
+    "repeatability": Repeatability, "selftest": Selftest, "neighbour": Neighbour, "sweep": Sweep,
 }
 
 T = TypeVar("T", bound=Head)
@@ -373,9 +398,14 @@ def read(path: Path | str, model: type[T]) -> T:
         raise EvidenceError(f"{path}: {where}: {first['msg']}; {REMEDY}") from None
 
 
+def samples_beside(path: Path, record: Bench) -> Path:
+    """The file with the samples of a bench.json or sweep.json."""
+    return path.with_name(record.samples_file or SAMPLES)
+
+
 def check_samples(path: Path, record: Bench) -> None:
-    """Raises EvidenceError, one line, when the samples beside a bench.json are not those that its times were made of."""
-    samples = path.with_name(SAMPLES)
+    """Raises EvidenceError, one line, when the samples beside a bench.json or sweep.json are not those that its times were made of."""
+    samples = samples_beside(path, record)
     if not samples.is_file():
         raise EvidenceError(f"{samples}: is missing, and {path.name} beside it is not used without it; {REMEDY}")
     if keys.digest_file(samples) != record.samples_sha256:

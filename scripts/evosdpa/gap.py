@@ -10,11 +10,12 @@ from typing import Any
 import pandas
 
 from evosdpa import benchmarking, between_runs, build, evidence, keys, machine, neighbour, profiling, repeatability, sanitizing, selftest, standing, stats
-from evosdpa import variants, verification
+from evosdpa import sweep, variants, verification
 from evosdpa import problem as problems
 from evosdpa.config import Config
 from evosdpa.evidence import Bench, Build, EvidenceError, Head, Static, Status, Timing
 from evosdpa.rival_names import ANCHOR
+from evosdpa.variants import Variant
 
 RESULTS = Path("results")
 NO_DEVICE = ("build", "logs", "recorded")
@@ -120,7 +121,8 @@ class Gap:
         return record
 
     def _load(self) -> None:
-        for name in self.names if "measured" in self.origins else ():
+        beside = self.config.sweep.beside if self.config.sweep.variant in self.names else []
+        for name in dict.fromkeys([*self.names, *beside]) if "measured" in self.origins else ():
             for arch in ["host"] if variants.resolve(name).on_cpu else dict.fromkeys([self.arch, *self.archs.values()]):
                 for kind, model, target in (("build", Build, self._builds), ("static", Static, self._statics)):
                     path = RESULTS / "build" / arch / name / f"{kind}.json"
@@ -162,6 +164,8 @@ class Gap:
             arch = record.device_info.get("arch") or self.arch
             parts = self._build_parts(name, "host" if variant.on_cpu else arch)
             built = Build(variant=name, key_parts=parts)
+        if kind == "sweep":
+            return self._sweep_changed(record, variant, built, here, device)
         today = {
             "verify": lambda: verification.verify_parts(built, self.config),
             "sanitize": lambda: sanitizing.sanitize_parts(built, self.config),
@@ -175,6 +179,20 @@ class Gap:
             # The build itself may be older than its source, when only a part of the plan was run.
             changed += keys.changed(own.key_parts, self._build_parts(name, self.arch_of(device)))
         return changed
+
+    def _sweep_changed(self, record: Head, variant: Variant, built: Build, here: bool, device: str) -> list[str]:
+        """The key's parts that are not what they were, of the variant that was swept and of each beside it."""
+        names = self.config.sweep.beside
+        arch = self.arch_of(device) if here else "host" if variant.on_cpu else record.device_info.get("arch") or self.arch
+        now = {name: self._build_parts(name, arch) for name in (variant.name, *names)}
+        beside = [self.build_of(name, device) or Build(variant=name) for name in names] if here else [Build(variant=name, key_parts=now[name]) for name in names]
+        today = sweep.sweep_parts(built, beside, self.config, variant.on_cpu)
+        never = MEASURED_BY_BINARY if here else RECORDED_ELSEWHERE
+        changed = keys.changed(record.key_parts, today, (*never, *sweep.ignored({**record.key_parts, **today}, here)))
+        if here:  # a build may be older than its source, when only a part of the plan was run
+            changed += [name + sweep.SOURCE for name in names if (own := self.build_of(name, device)) and keys.changed(own.key_parts, now[name])]
+            changed += keys.changed(built.key_parts, now[variant.name]) if built.key_parts else []
+        return list(dict.fromkeys(changed))
 
     @functools.cache
     def _build_parts(self, name: str, arch: str) -> dict[str, str]:

@@ -38,6 +38,7 @@ class Plan:
             self.names = self._names(requested)
             for name in (*self.config.repeatability.variants, *self.config.evolve.start):
                 variants.resolve(name)
+            self._check_sweep(SWEEP in requested)
             asked = EVOLVE in requested or any(f"/{lineage.FOLDER}/" in name for name in requested)
             self.evolution = Evolution(self) if asked else None
             self._variants = {name: variants.resolve(name) for name in [*self.names, *variants.floors(), *self._tools()]}
@@ -91,6 +92,22 @@ class Plan:
             if name not in every:
                 every.append(name)
         return [name for name in every if not self.config.only or name in self.config.only or name in requested]
+
+    def _check_sweep(self, asked: bool) -> None:
+        """Whether the sweep's variants exist and run on one kind of device; when it is `asked` for by name, also whether there is one and a device
+        for it. Raises ConfigError and VariantError."""
+        sweep = self.config.sweep
+        if sweep.variant is None:
+            if asked:
+                raise configuration.ConfigError(f"config.yaml: sweep.variant: is not given, so `{SWEEP}` has nothing to do")
+            return
+        on_cpu = variants.resolve(sweep.variant).on_cpu
+        for name in sweep.beside:
+            if variants.resolve(name).on_cpu != on_cpu:
+                raise configuration.ConfigError(f"config.yaml: sweep.beside: {name} runs on {'GPUs' if on_cpu else 'the CPU'}, and {sweep.variant} does not; "
+                                                "they are timed in the same processes")
+        if asked and not on_cpu and not self.archs:
+            raise configuration.ConfigError(f"config.yaml: sweep.variant: {sweep.variant} runs on a GPU, and none is measured (see device and cluster)")
 
     @staticmethod
     def _tools() -> list[str]:
@@ -162,6 +179,11 @@ class Plan:
         return [str(RESULTS / device / name / "repeatability.json") for name in self.config.repeatability.variants if name in self.names
                 for device in self.devices_of(name)]
 
+    def sweep_files(self) -> list[str]:
+        """What the sweep makes on every device of its variant's kind that is measured."""
+        name = self.config.sweep.variant
+        return [str(RESULTS / device / name / one) for device in (self.devices_of(name) if name else ()) for one in ("sweep.json", evidence.SWEEP_SAMPLES)]
+
     def selftest_files(self) -> list[str]:
         """The gate's own evidence on every device here for which there are planted kernels."""
         return [str(RESULTS / device / "selftest" / "selftest.json") for device in self.devices_here() if variants.planted(device == "cpu")]
@@ -183,10 +205,11 @@ class Plan:
         """The evidence of this machine that the gap reads: all but the libraries."""
         return [path for path in self.evidence() if not path.endswith(".so")]
 
-    def neighbours(self) -> str:
-        """What is on file about busy neighbours, as digests: a parameter of the gap and no input, since it is measured only when its file is
-        asked for."""
-        return json.dumps({str(path): keys.digest_file(path) for path in sorted(RESULTS.glob("*/*/neighbour.json")) if path.parts[1] != RECORDED.name})
+    def only_asked_for(self) -> str:
+        """What is on file of the steps that run only when they are asked for (busy neighbours, sweeps), as digests: a parameter of the gap and no input,
+        which would make them run."""
+        found = [path for kind in ("neighbour", "sweep") for path in sorted(RESULTS.glob(f"*/*/{kind}.json")) if path.parts[1] != RECORDED.name]
+        return json.dumps({str(path): keys.digest_file(path) for path in found})
 
     def evolution_files(self) -> list[str]:
         """What evolutions on this machine left so far; also what one leaves that was asked for."""
@@ -195,7 +218,7 @@ class Plan:
 
     def recorded(self) -> list[str]:
         """All recorded evidence, histories too."""
-        return sorted(str(path) for pattern in ("*.json", evidence.SAMPLES, evidence.HISTORY) for path in RECORDED.glob(f"**/{pattern}"))
+        return sorted(str(path) for pattern in ("*.json", evidence.SAMPLES, evidence.SWEEP_SAMPLES, evidence.HISTORY) for path in RECORDED.glob(f"**/{pattern}"))
 
     # What jobs read
 
@@ -241,6 +264,20 @@ class Plan:
         self._check_reach(wildcards.device)
         return self.library(wildcards.variant, wildcards.device)
 
+    def swept_input(self, wildcards: Any) -> str:
+        """The library of the variant that is swept: the one that config.yaml names, since what is beside it was chosen for that one."""
+        if wildcards.variant != self.config.sweep.variant:
+            stop(f"config.yaml: sweep.variant: is {self.config.sweep.variant or 'not given'}, so there is no sweep of {wildcards.variant}")
+        return self.library_input(wildcards)
+
+    def beside_libraries(self, wildcards: Any) -> list[str]:
+        """The libraries of the variants beside the swept one."""
+        return [self.library(name, wildcards.device) for name in self.config.sweep.beside]
+
+    def beside_verdicts(self, wildcards: Any) -> list[str]:
+        """What verify says of them."""
+        return [str(RESULTS / wildcards.device / name / "verify.json") for name in self.config.sweep.beside]
+
     def _check_reach(self, device: str) -> None:
         """End with one line when a job for a cluster's device would start here."""
         if self._sends_jobs or device not in self.config.cluster or device == "cpu" or any(gpu.slug == device for gpu in machine.gpus()):
@@ -274,6 +311,7 @@ class Plan:
                                  "sanitize": config.sanitize.model_dump()},
             "repeatability": lambda: {**self._sections("bench"), "goal": config.goal.model_dump(exclude={"time_us"}),
                                       "repeatability": config.repeatability.model_dump(exclude={"variants"})},
+            "sweep": lambda: {"bench": config.bench.model_dump(), "verify": {"tolerance": config.verify.tolerance}, "sweep": config.sweep.model_dump()},
         }[step]()
 
     @functools.cache
@@ -326,6 +364,10 @@ class Plan:
         """Settings that decide how a binary compares with itself."""
         return self._settings_for("repeatability", wildcards)
 
+    def sweep_settings(self, wildcards: Any) -> str:
+        """Settings that decide a sweep."""
+        return self._settings("sweep", None)
+
     def device_compiler(self, wildcards: Any) -> str:
         """The compiler for a kind of device."""
         return machine.compiler_identity(cuda=wildcards.device != "cpu")
@@ -352,7 +394,10 @@ class Plan:
         return next((f"{gpu.name} {gpu.driver}" for gpu in machine.gpus() if gpu.slug == wildcards.device), "")
 
 
-RULES = ("all", EVOLVE, "gap", "report", "writeup", "summary", "record", "check", "selftest")
+SWEEP = "sweep"
+"""The target that times one variant over many problems."""
+
+RULES = ("all", EVOLVE, "gap", "report", "writeup", "summary", "record", "check", "selftest", SWEEP)
 """Rules that can be asked for by name; every other name on the command line is meant to be a variant's."""
 
 MANY = 100
@@ -364,6 +409,6 @@ DATA = {"inspect_variant": ("occupancy.cpp",), "build_report": ("page/*.jinja", 
 WORKERS = {
     "inspect_variant": ("describe",), "verify_variant": ("verify",), "sanitize_variant": ("sanitize",), "bench_variant": ("bench",),
     "bench_rival": ("bench",), "profile_variant": ("profile",), "selftest_gate": ("verify", "bench", "sanitize"),
-    "measure_repeatability": ("bench",), "measure_neighbour": ("bench",),
+    "measure_repeatability": ("bench",), "measure_neighbour": ("bench",), "measure_sweep": ("bench",),
 }
 """The harness modules that a script starts as processes of their own."""

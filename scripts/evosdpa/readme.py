@@ -6,9 +6,10 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
-from evosdpa import benchmarking, config as configuration, evidence, gap, keys, ladder, selftest, table_cells as cells, variants
-from evosdpa.evidence import Bench, Neighbour, Repeatability, Selftest, Status, Timing, ToolSpeed
+from evosdpa import benchmarking, config as configuration, evidence, gap, gap_document, keys, ladder, machine, selftest, table_cells as cells, variants
+from evosdpa.evidence import Bench, EvidenceError, Neighbour, Repeatability, Selftest, Status, Timing, ToolSpeed
 from evosdpa.evolve import table as evolution_table
 from evosdpa.rival_names import ANCHOR
 
@@ -109,6 +110,57 @@ def _neighbours() -> list[str]:
     return lines
 
 
+def sweep() -> str:
+    """The recorded sweeps of the configured variant, problem by problem. Raises EvidenceError for one that cannot be used."""
+    config = configuration.load("config.yaml")
+    name = config.sweep.variant
+    if name is None:
+        return "config.yaml names no variant to sweep.\n"
+    found = gap.Gap(config, [name], None, machine.DEFAULT_ARCH, origins=("recorded",))
+    if found.errors:
+        raise EvidenceError("\n".join(sorted(set(found.errors))))
+    lines = [line for one in gap_document.sweeps(found) for line in _swept(one, found)]
+    return "\n".join(lines or [f"No sweep of `{name}` has been recorded yet."]) + "\n"
+
+
+def _swept(one: dict[str, Any], found: gap.Gap) -> list[str]:
+    """One recorded sweep: how often each limit is kept, the times, and every variant beside sdpa-cudnn."""
+    device = found.chains[one["device"], one["variant"]].get("sweep").device_info.get("name") or one["device"]
+    stale = f" It is of an earlier state (changed since: {', '.join(one['changed'])})." if one["stale"] else ""
+    ended = f" It ended as {one['status']}: {cells.text(one['reason'])}." if one["status"] != Status.OK else ""
+    if not one["results"]:
+        return [f"`{one['variant']}` on one {device}, {one['ended'][:10]}: nothing was timed.{ended}{stale}", ""]
+    kept = {kind: [entry[f"met_{kind}"] for entry in one["results"] if entry[f"met_{kind}"] is not None] for kind in ("beside", "rival")}
+    lines = [f"`{one['variant']}` on one {device}, {one['ended'][:10]}, warm, {one['processes']} processes: at most {one['beside_limit']:g} times the best of the "
+             f"variants beside it on {sum(kept['beside'])} of {len(kept['beside'])} problems, at most {one['rival_limit']:g} times the best rival on "
+             f"{sum(kept['rival'])} of {len(kept['rival'])}.{ended}{stale}", "",
+             *cells.head(["problem"], ["time, us", "TFLOP/s"], ["best beside it", "time over its", "best rival", "time over its", "both limits kept"])]
+    for entry in one["results"]:
+        met = {entry["met_beside"], entry["met_rival"]}
+        lines.append(cells.row([
+            f"`{entry['problem']}`", cells.time(entry["status"], entry["time_us"], entry["ci_low_us"], entry["ci_high_us"]),
+            f"{entry['tflops']:,.4g}" if entry["tflops"] and entry["status"] == Status.OK else "", *_over(entry["beside"]), *_over(entry["rival"]),
+            "no" if False in met else "yes" if met == {True} else "not judged"]))
+    names = [rung["name"] for rung in one["results"][0]["rungs"]]
+    lines += ["", *cells.head(["time over sdpa-cudnn's"], [one["variant"], *names])]
+    for entry in one["results"]:
+        each = [entry, *entry["rungs"]]
+        lines.append(cells.row([f"`{entry['problem']}`", *(_over(other["cudnn"])[1] or (other["status"] if other["status"] != Status.OK else "") for other in each)]))
+    lost = [f"`{entry['problem']}` ({cells.text(entry['reason'])})" for entry in one["results"] if entry["status"] != Status.OK]
+    untimed = {name: reason for entry in reversed(one["results"]) for name, reason in entry["untimed"].items()}
+    for what, which in (("Without a right time", lost), ("Left out", [f"`{name}` ({cells.text(why)})" for name, why in one["left_out"].items()]),
+                        ("Rivals not timed on every problem", [f"{name} ({cells.text(why)})" for name, why in sorted(untimed.items())])):
+        lines += ["", f"{what}: {'; '.join(which)}."] if which else []
+    return [*lines, ""]
+
+
+def _over(against: dict[str, Any] | None) -> tuple[str, str]:
+    """Name and ratio of what a time is held against; empty without one."""
+    if against is None:
+        return "", ""
+    return against["name"], cells.rounded(against["ratio"], cells.half_width(against["low"], against["high"]), ladder.RATIO_DIGITS)
+
+
 def evolution() -> str:
     """What the recorded evolution on the configured device found."""
     return evolution_table.of(configuration.load("config.yaml"))
@@ -140,5 +192,5 @@ def scale() -> str:
     return "\n".join(lines) + "\n"
 
 
-BLOCKS = {"configuration": configuration.table, "columns": gap.column_table, "ladder": ladder.table, "results": results, "gate": gate, "evolution": evolution,
-          "tool_speed": tool_speed, "scale": scale}
+BLOCKS = {"configuration": configuration.table, "columns": gap.column_table, "ladder": ladder.table, "results": results, "gate": gate, "sweep": sweep,
+          "evolution": evolution, "tool_speed": tool_speed, "scale": scale}

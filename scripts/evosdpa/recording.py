@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evosdpa import evidence, history
-from evosdpa.evidence import EvidenceError
+from evosdpa.evidence import Bench, EvidenceError
 
 
 NO_VARIANTS = ("rivals", "selftest")
@@ -39,8 +39,7 @@ def record(document: dict[str, Any], results: Path) -> list[str]:
             source = Path(entry["path"])
             piece = evidence.read(source, evidence.KINDS[entry["kind"]])
             evidence.keep(piece, target / source.name)
-            samples = source.with_name(evidence.SAMPLES)
-            if entry["kind"] == "bench" and samples.is_file():
+            if isinstance(piece, Bench) and (samples := evidence.samples_beside(source, piece)).is_file():
                 shutil.copyfile(samples, target / samples.name)
         for folder in sorted((results / "build").glob(f"*/{name}")):
             for kind in ("build", "static"):

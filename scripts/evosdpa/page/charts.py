@@ -210,14 +210,17 @@ def zoom(entries: list[Entry], band: float) -> dict[str, Any]:
     return ratios(values, band, "time over the best rival’s (left of 1 is faster)", "var(--rival)")
 
 
-def ratios(values: list[dict[str, Any]], band: float, title: str, tone: str) -> dict[str, Any]:
-    """Rungs (`time` is a ratio) on a linear axis, and the band around 1 within which two times are the same."""
-    numbers = [one[key] for one in values for key in ("time", "low", "high") if one[key]] + [1 - band, 1 + band]
+def ratios(values: list[dict[str, Any]], band: float, title: str, tone: str, limit: float | None = None) -> dict[str, Any]:
+    """Rungs (`time` is a ratio) on a linear axis, the band around 1 within which two times are the same, and a limit as a line."""
+    numbers = [one[key] for one in values for key in ("time", "low", "high") if one[key]] + [1 - band, 1 + band] + ([limit] if limit else [])
     air = 0.06 * (max(numbers) - min(numbers))
-    scale = alt.Scale(domain=[min(numbers) - air, max(numbers) + air], nice=False, zero=False)
+    low, high = min(numbers) - air, max(numbers) + air
+    scale = alt.Scale(domain=[low, high], nice=False, zero=False)
     axis = alt.Axis(title=title, tickCount=6, format=",~r")
     same = alt.InlineData(values=[{"from": 1 - band, "to": 1 + band}])
     layers = [alt.Chart(same).mark_rect(color=tone, opacity=0.25).encode(x=alt.X("from:Q", scale=scale, axis=axis), x2="to:Q")]
+    if limit:
+        layers += _marker(limit, f"limit {limit:g} ×", (limit - low) / (high - low), "var(--goal)")
     return _finish(layers + _layers(_coloured(values), scale, axis), values)
 
 

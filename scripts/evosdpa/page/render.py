@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from evosdpa import evidence, stats
 from evosdpa.candidates import Search
 from evosdpa.page import (analysis, analysis_charts, cards, charts, clock_charts, clocks, evolution, evolution_charts, facts, gate, history, history_charts,
-                          ladder_choice, ladders, step_table, tiles, words)
+                          ladder_choice, ladders, step_table, sweeps, tiles, words)
 
 FOLDER = Path(__file__).parent
 VEGA_LITE = "6.4"
@@ -32,7 +32,7 @@ UNPACK = """window.libraryReady = (async () => {
 
 EMPTY: dict[str, Any] = dict(
     goal={}, this_device=None, leading_device="", devices=[], problems=[], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
-    protocol={}, selftests=[], repeatability=[], repeatability_wanted=[], planted=0, evolution=[], history=[], processes=[])
+    protocol={}, selftests=[], repeatability=[], repeatability_wanted=[], sweeps=[], planted=0, evolution=[], history=[], processes=[])
 """What a gap document without some part stands for."""
 
 
@@ -148,9 +148,19 @@ def other_problems(document: dict[str, Any]) -> list[ladders.Ladder]:
     return [view for view in views if view.entries]
 
 
+def sweep_figures(found: list[sweeps.Sweep]) -> list[tuple[sweeps.Sweep, dict[str, Any]]]:
+    """Every sweep with its picture: the variant over the best rival on each problem."""
+    return [(one, figure(one.id, f"{one.variant} on {one.device_words}: how far from the best rival on each problem?", one.answer,
+                         charts.ratios(drawn, stats.SAME_BAND, "time over the best rival’s (left of 1 is faster)", "var(--rival)", one.rival_limit)
+                         if (drawn := sweeps.values(one)) else None)) for one in found]
+
+
 def commands(text: str) -> Markup:
     """A sentence, escaped, with the command that it may name set as code."""
-    return Markup(str(escape(text)).replace(gate.COMMAND, f'<code class="command">{gate.COMMAND}</code>'))
+    shown = str(escape(text))
+    for command in (gate.COMMAND, sweeps.COMMAND):
+        shown = shown.replace(command, f'<code class="command">{command}</code>')
+    return Markup(shown)
 
 
 def tries_figures(found: list[gate.Against]) -> dict[str, list[dict[str, Any]]]:
@@ -308,7 +318,8 @@ def page(document: dict[str, Any], cache: Path) -> str:
         css=Markup((FOLDER / "style.css").read_text()), embed=Markup((FOLDER / "embed.js").read_text()), choices=Markup((FOLDER / "choices.js").read_text()),
         bundle=Markup(bundle(cache)), choice=ladder_choice.view(document),
         head=headline(document), devices=facts.devices(document), modes=[str(mode) for mode in document["goal"].get("modes") or ["warm"]],
-        tiles=tiles.tiles(document, gates[0]), health=tiles.health(document), figures=figures, analysis=analyses(document), evolution=evolutions(document), other_problems=other_problems(document), matrices=facts.matrices(document),
+        tiles=tiles.tiles(document, gates[0]), health=tiles.health(document), figures=figures, analysis=analyses(document), evolution=evolutions(document), other_problems=other_problems(document),
+        sweeps=sweep_figures(sweeps.of(document)), no_sweep=sweeps.nothing(document), matrices=facts.matrices(document),
         correctness_answer=facts.correctness_answer(document), failed=facts.failures(document, "failed")[:facts.MOST_LINES],
         refused=facts.failures(document, "unsupported")[:facts.MOST_LINES], variants=shown, cards=cards.sections(search), steps=step_table.view(search, [one["id"] for one in shown]),
         gates=gates, checks=gate.legend(gates), itself=itself[:facts.MOST_LINES], itself_answer=gate.itself_answer(document, itself),
