@@ -12,8 +12,8 @@ levers: {V8_WAVES: [1, 2, 4], V9_KEYS: [512, 1024, 2048]}
 // The table, from the recorded evidence of an H200 (README, "Results"; microseconds, warm):
 //
 //                                        v8      v5      v4      v3
-//     b1h8s512d64-fp16                  4.07    6.19    5.20    8.59     one wave of v8's CTAs
-//     b1h8s512d64-fp16-causal           4.19    6.23    5.05    8.63
+//     b1h8s512d64-fp16                  4.09    6.19    5.20    8.59     one wave of v8's CTAs
+//     b1h8s512d64-fp16-causal           4.24    6.23    5.05    8.63
 //     b1h8s512d128-fp16                    -    7.85    7.89   12.01     v5 and v4 alike
 //     b1h8s1024d64-fp16                    -   10.33   15.00   15.60     v4: 256 CTAs, two waves
 //     b4h16s4096d128-fp16                  -    1277    2417    1796     v4: reads K and V again every 32 rows

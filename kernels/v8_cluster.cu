@@ -15,12 +15,12 @@ levers: {PDL: [0, 1]}
 // a row pair of maximum and sum. To the peer they go by st.async, which counts bytes at a barrier over there; a CTA
 // leaves when its own have arrived, after which nobody writes into it. Rounding three of four partial results costs accuracy: for
 // normal inputs they are twice as large as their mean and weigh a quarter each, so they add sqrt(3) / 2 of one rounding's error. Of what
-// verify allows, v6 needs 0.58 in its worst case, this kernel 0.77.
+// verify allows, v6 needs 0.58 in its worst case, this kernel 0.88, and with other inputs it may be a little more or less.
 //
 // Predicted on an H200 at 1.98 GHz: launch of clusters 1.25 us, 0.35 us outside the kernel's clock; K after 1000 cycles; scores 516
 // for both warpgroups; maximum 240; exponentials 1024 against products with V 516, 1150 together; 9 KB to the peer at 16 B/clk and
 // its latency 750; finish and store 250: 3900 cycles, 2.0 us; together 3.5-3.8 us warm.
-// Measured there: 4.07 us warm, 4.79 us stream, above the range, and the fastest of the ladder: 1.12 times as fast as v6. Warps wait for
+// Measured there: 4.09 us warm, 4.78 us stream, above the range, and the fastest of the ladder: 1.12 times as fast as v6. Warps wait for
 // data 32 % of the time. v7 gets 17.3 MB through its SMs' copy engines but takes only 8.3 MB out of L2: two SMs side by side ask for the
 // same keys, and are answered once. Here they are a cluster and want different halves, so 9.4 MB cost 12.2 MB of L2's, and the loads are
 // hardly sooner done. Not kept: clusters of four, two row tiles by two halves, whose neighbours would share (not all fit at once, so some

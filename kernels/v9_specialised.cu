@@ -21,7 +21,8 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3]}
 // waits for its turn is in its softmax meanwhile.
 //
 // As many CTAs as SMs. Each goes through work (64 rows of a warpgroup times two or three, a head) in a fixed order, every other round
-// backwards. Causal: the longest first, over so many heads at once that their K and V stay in L2; not causal: a head after the other.
+// backwards, and has the next work's rows of Q fetched while it is at this one's. Causal: so many heads side by side that their K and V stay
+// in L2, the longest work of them first or last by turns, so that it adds up to the same for every CTA; not causal: a head after the other.
 //
 // Predicted on an H200: a tile of head_dim 128 is 1,030 clk on the tensor cores for each warpgroup (8 products of 64 and 16 of 32),
 // and 64 exponentials a thread are 512 on the special-function unit, which with maximum, sum, packing and rescaling at one instruction a
@@ -45,7 +46,7 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3]}
 #include "sdpa_wgmma.cuh"
 
 #ifndef PING_PONG
-#define PING_PONG 0 // 1: warpgroups take turns with the tensor cores
+#define PING_PONG 1 // 1: warpgroups take turns with the tensor cores
 #endif
 #ifndef STAGES
 #define STAGES 2 // tiles of K, and of V, in shared memory

@@ -3,6 +3,7 @@ same processes, so that each ratio is formed within a process."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,7 @@ def measure(variant: Variant, config: Config, device: str, build: Build, verify:
         good = [rung for rung in beside if rung.build.variant not in record.left_out]
         libraries = {one.variant: benchmarking.loadable(path, one) for one, path in [(build, library), *((rung.build, rung.library) for rung in good)]}
         record.tools = {"compiler": build.tools.get("compiler", ""), "library": build.library_sha256}
+        os.environ["TRITON_CACHE_AUTOTUNING"] = "1"  # or each process would try all of its configurations again, on every problem
         with devices.hold(None if variant.on_cpu else machine.gpus_for(device)) as held:
             record.started = evidence.now()  # waiting for the device is no measuring
             benchmarking.measure(record, held, swept(config), {**libraries, **floors}, list(floors), record.rivals, record.problems, rows,
