@@ -219,10 +219,10 @@ class Plan:
         return [path for path in self.evidence() if not path.endswith(".so")]
 
     def only_asked_for(self) -> str:
-        """What is on file of the steps that run only when they are asked for (busy neighbours, sweeps, operators), as digests: a parameter of the gap and no input,
-        which would make them run."""
-        found = [path for kind in ("neighbour", "sweep", "operator") for path in sorted(RESULTS.glob(f"*/*/{kind}.json")) if path.parts[1] != RECORDED.name]
-        return json.dumps({str(path): keys.digest_file(path) for path in found})
+        """What is on file of the steps that run only when they are asked for, and their code, both as digests: a parameter of the gap and no input, which
+        would make them run. Nothing else tells the gap that such code has changed and their evidence is stale."""
+        found = [path for kind in ASKED_FOR for path in sorted(RESULTS.glob(f"*/*/{kind}.json")) if path.parts[1] != RECORDED.name]
+        return json.dumps({**{str(path): keys.digest_file(path) for path in found}, **{kind: self.code(f"measure_{kind}") for kind in ASKED_FOR}})
 
     def evolution_files(self) -> list[str]:
         """What evolutions on this machine left so far; also what one leaves that was asked for."""
@@ -418,6 +418,9 @@ SWEEP = "sweep"
 
 OPERATOR = "operator"
 """The target that checks and times variants as PyTorch operators."""
+
+ASKED_FOR = ("neighbour", SWEEP, OPERATOR)
+"""Kinds of evidence of the steps that run only when they are asked for."""
 
 RULES = ("all", EVOLVE, "gap", "report", "writeup", "summary", "record", "check", "selftest", SWEEP, OPERATOR)
 """Rules that can be asked for by name; every other name on the command line is meant to be a variant's."""

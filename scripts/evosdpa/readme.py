@@ -196,7 +196,7 @@ def _operator(one: dict[str, Any], found: gap.Gap) -> list[str]:
     costs = {cost["name"]: cells.time(Status.OK, cost["time_us"], cost["ci_low_us"], cost["ci_high_us"]) for cost in one["costs"]}
     return [f"{one['variant']} on {_device_name(one, found)}{' (stale)' if one['stale'] else ''}", f"`{one['problem']}`" if costs else "",
             f"{sum(check['status'] == Status.OK for check in tried)} of {len(tried)}", *(costs.get(name, "") for name in (OPERATOR, PYTORCH, LIBRARY)),
-            _over(dict(name="", **one["over"][PYTORCH]))[1] if PYTORCH in one["over"] else "", one["ended"][:10]]
+            _over({"name": PYTORCH, **one["over"][PYTORCH]})[1] if PYTORCH in one["over"] else "", one["ended"][:10]]
 
 
 def evolution() -> str:
