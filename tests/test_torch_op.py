@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from evosdpa import torch_op
+from evosdpa import torch_op, variants
 from evosdpa.evidence import EvidenceError
 from evosdpa.harness.operator_checks import Block
 from evosdpa.torch_op import UnsupportedError
+from workspace import PROJECT
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
@@ -44,6 +45,11 @@ def test_views_that_a_transformer_makes_need_no_copy_and_others_are_copied(build
     torch.testing.assert_close(torch_op.sdpa(q, k, v, builds=builds), F.scaled_dot_product_attention(q, k, v), atol=2e-5, rtol=2e-5)
     turned = [one.transpose(-1, -2).contiguous().transpose(-1, -2) for one in (q, k, v)]  # last dimension not contiguous
     torch.testing.assert_close(torch_op.sdpa(*turned, builds=builds), F.scaled_dot_product_attention(q, k, v), atol=2e-5, rtol=2e-5)
+
+
+def test_the_default_of_each_kind_of_device_is_a_variant_for_it(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    assert {kind: variants.resolve(name).on_cpu for kind, name in torch_op.DEFAULTS.items()} == {"cpu": True, "cuda": False}
 
 
 def test_it_is_a_well_formed_operator(builds):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch._dynamo
+from torch import Tensor
 
 from evosdpa import problem as problems, torch_op
 from evosdpa.harness import report
@@ -38,7 +38,7 @@ def check(task: dict[str, Any]) -> None:
         report.send(event="result", check=dict(name=name, **attempt(one)))
 
 
-def callables(task: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+def callables(task: dict[str, Any]) -> dict[str, Callable[[], Tensor]]:
     """What is timed, by name: the operator, PyTorch's default, and the library's launch alone. All read the same q, k and v; the first two allocate an
     output at each call, as a caller's do, the last writes into the same one. Raises UnsupportedError."""
     problem = problems.parse(task["problem"])
@@ -48,17 +48,18 @@ def callables(task: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     if reason := built.supports(struct):
         raise torch_op.UnsupportedError(reason)
     workspace = torch.empty(built.workspace_bytes(struct), dtype=torch.uint8, device=q.device)
-    struct.workspace = workspace.data_ptr() or None
+    struct.workspace, struct.scratch = workspace.data_ptr() or None, workspace  # of a tensor the struct has only the address; this keeps it
     stream = torch.cuda.current_stream().cuda_stream if q.is_cuda else 0
 
-    def launch(_: Any = (output, workspace)) -> None:  # the struct knows only their addresses
+    def launch() -> Tensor:
         built.launch(struct, stream)
+        return output
 
     options = dict(is_causal=problem.causal, enable_gqa=problem.heads_kv != problem.heads_q, variant=task["variant"], builds=task["builds"])
     return {OPERATOR: lambda: torch_op.sdpa(q, k, v, **options), PYTORCH: lambda: pytorch(problem, q, k, v), LIBRARY: launch}
 
 
-def repeat(call: Callable[[], Any], calls: int, on_gpu: bool) -> tuple[float, float | None]:
+def repeat(call: Callable[[], Tensor], calls: int, on_gpu: bool) -> tuple[float, float | None]:
     """Microseconds a call of so many in a row: by the host's clock from the first call to the end of the last one's work, and, on a GPU, between
     two events around them."""
     if not on_gpu:

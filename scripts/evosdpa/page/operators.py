@@ -101,7 +101,7 @@ def _operator(document: dict[str, Any], entry: dict[str, Any]) -> Operator:
     stale = f"Out of date (changed since: {words.listed(entry.get('changed') or ['unknown'], 8)}): " if entry.get("stale") else ""
     told = f"{stale}{_told(entry, checks, costs, name)}"
     processes = words.finite(entry.get("processes"))
-    about = "; ".join(filter(None, (f"cost of {entry.get('problem')}" if costs else "", f"{processes:.0f} processes" if processes else "",
+    about = "; ".join(filter(None, (f"cost of {entry['problem']}" if costs and entry.get("problem") else "", f"{processes:.0f} processes" if processes else "",
                                     f"torch {entry['torch']}" if entry.get("torch") else "", str(entry.get("origin") or ""), words.date(entry.get("ended")))))
     return Operator(id=facts.slug("operator", variant, "on", device), variant=variant, device_words=name, answer=told[:1].upper() + told[1:],
                     mark=words.mark(entry.get("status"), entry.get("stale")), stale=bool(entry.get("stale")), about=about, checks=checks, costs=costs)
