@@ -5,6 +5,7 @@
 #   snakemake --cores 1 summary                the ladder in the terminal (results/summary.md has more words)
 #   snakemake --cores 1 v1_scalar              one variant's whole chain, by name (children too: v2_wmma@STAGES=3)
 #   snakemake --cores 1 sweep                  config.yaml's sweep.variant over many problems, beside the variants it chooses from and the rivals
+#   snakemake --cores 1 operator               config.yaml's operator.variants as PyTorch operators: right in a model, and what does a call cost?
 #   snakemake --cores 1 evolve                 generations of children from config.yaml's evolve.start
 #   snakemake --cores 1 record                 copy this machine's evidence to results/recorded/
 #   snakemake --profile profiles/slurm all     everything, as jobs of a cluster (README.md, "On a cluster")
@@ -358,6 +359,36 @@ rule swept:
         python scripts/measure_sweep.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
             --library {input.library:q} --verify {input.verify:q} --floors {input.floors:q} --beside {input.beside:q} --verdicts {input.verdicts:q} \
             --output {output.evidence:q} --samples {output.samples:q} 2>&1 | tee {log:q}
+        """
+
+
+# Only when it is asked for, by this name or by its file: a variant as a PyTorch operator.
+
+rule operator:
+    localrule: True
+    input:
+        plan.operator_files(),
+
+
+rule called:
+    input:
+        library=plan.library_input,
+        verify="results/{device}/{variant}/verify.json",
+    output:
+        "results/{device}/{variant}/operator.json",
+    params:
+        code=plan.code("measure_operator"),
+        settings=plan.operator_settings,
+        device=plan.device_identity,
+    log:
+        "results/logs/{device}/{variant}/operator.log",
+    threads: plan.sharing.timing_threads(workflow)
+    resources:
+        **plan.sharing.timing_resources(),
+    shell:
+        r"""
+        python scripts/measure_operator.py {wildcards.variant:q} --device {wildcards.device:q} --settings {params.settings:q} \
+            --library {input.library:q} --verify {input.verify:q} --output {output:q} 2>&1 | tee {log:q}
         """
 
 

@@ -174,6 +174,24 @@ def sweep(*results: Row, device: str = H200, stale: bool = False, changed: tuple
     return {**made, **more}
 
 
+def tried(name: str, status: str = "ok", reason: str = "", ratio: float | None = 0.49) -> Row:
+    """One planted check of an operator."""
+    return dict(name=name, status=status, reason=reason, ratio=ratio, error=ratio and ratio * 1e-3)
+
+
+def operator(*checks: Row, device: str = H200, status: str = "ok", reason: str = "", stale: bool = False, changed: tuple[str, ...] = (), costs: bool = True,
+             **more: Any) -> Row:
+    """A planted operator; by default three checks are right, one is refused, and it costs a little less than PyTorch's."""
+    checks = checks or (tried("call p"), tried("opcheck", ratio=None), tried("block fp16, CUDA graph"), tried("call fp32", "unsupported", f"no fp32 {HOSTILE}", None))
+    priced = [dict(name=called, time_us=time_us, ci_low_us=time_us * 0.98, ci_high_us=time_us * 1.02, process_medians_us=[time_us] * 5, event_us=time_us * 0.99, calls=[1000] * 5)
+              for called, time_us in (("torch_op.sdpa", 15.0), ("F.scaled_dot_product_attention", 18.0), ("sdpa_launch", 5.0))] if costs else []
+    made = dict(device=device, variant="sdpa_planted", origin="recorded", status=status, reason=reason, stale=stale, changed=list(changed), ended=PLANTED, problem=GOAL,
+                processes=5 if costs else 0, torch="2.13.0+cu130", checks=list(checks), costs=priced,
+                over={name: {part: value for part, value in against(name, 0.0, ratio).items() if part not in ("name", "time_us")}
+                      for name, ratio in (("F.scaled_dot_product_attention", 15 / 18), ("sdpa_launch", 3.0))} if costs else {})
+    return {**made, **more}
+
+
 def version(name: str, day: int, time_us: float | None, *, device: str = H200, kernel: tuple[str, ...] = (), measuring: tuple[str, ...] = (), first: bool = False,
             status: str = "ok", before: float | None = None, verdict: str = "", modes: tuple[str, ...] = ("warm", "stream")) -> Row:
     """One planted version of a variant, recorded on a day of January 2031; `before` is the time of the version before."""
@@ -211,7 +229,7 @@ def empty() -> dict[str, Any]:
         goal=dict(problem=GOAL, time_us=5.0, modes=["warm", "stream"], flops=536870912, bytes=2097152, pairs=2097152), this_device=None,
         leading_device="cpu", devices=[dict(slug="cpu", info={}, origins=[], newest="", oldest="")],
         problems=[GOAL, CAUSAL, "b4h16s4096d128-fp16"], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
-        selftests=[], repeatability=[], repeatability_wanted=[], sweeps=[], planted=38,
+        selftests=[], repeatability=[], repeatability_wanted=[], sweeps=[], operators=[], planted=38,
         protocol=dict(bench=dict(processes=5, samples=40), verify=dict(tolerance=2.0, seed=None)))
 
 
@@ -270,6 +288,8 @@ def realistic() -> dict[str, Any]:
     document["repeatability"] = [itself("v0_reference", device="cpu", modes=("warm",)), itself(false=2, reason="within processes, warm: 2 of 20 verdicts differ")]
     document["sweeps"] = [sweep(swept(SWEPT[0], near=1.21, fast=1.3), *(swept(problem, 10.0 * number, fast=0.8 + 0.05 * number)
                                                                          for number, problem in enumerate(SWEPT[1:], 1)))]
+    document["operators"] = [operator(), operator(tried("block bf16, torch.compile", "failed", f"5 of 200 rows are wrong {HOSTILE}", 37.0), device="cpu", status="failed",
+                                                  reason=f"1 of 1 checks say no; {HOSTILE}", costs=False)]
     document["history"] = [
         version("v1_scalar", 1, 61.0, first=True), version("v1_scalar", 3, 60.6, measuring=("harness", "judging"), before=61.0),
         version("v2_wmma", 1, 5.9, first=True), version("v2_wmma", 2, 5.2, kernel=("source", "binary"), before=5.9, verdict="faster"),
@@ -332,6 +352,7 @@ def bare() -> dict[str, Any]:
                 provenance=[dict(path="results/x.json")], devices=[dict(slug=H200)], selftests=[dict(device=H200, results=[dict(name="x"), {}]), {}],
                 repeatability=[dict(device=H200, variant="v1", counts=[{}], tries=[{}, dict(ratio=1.01)], spread=[{}]), {}], planted=2,
                 sweeps=[dict(device=H200, variant="v1", results=[{}, dict(problem=GOAL, status="ok", rungs=[{}])]), {}],
+                operators=[dict(device=H200, variant="v1", status="ok", checks=[{}], costs=[{}, dict(name="torch_op.sdpa", time_us=4.0)]), {}],
                 history=[dict(variant="v1", device=H200, times=[dict(mode="warm")]), {}],
                 processes=[dict(variant="v1", device=H200, processes=[{}, dict(mode="warm", median_us=4.0, sm_mhz=1980)]), {}])
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from evosdpa import torch_op
+from evosdpa import torch_op, variants
 from evosdpa.evidence import EvidenceError
+from evosdpa.harness.operator_checks import Block
 from evosdpa.torch_op import UnsupportedError
+from workspace import PROJECT
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
@@ -45,31 +47,20 @@ def test_views_that_a_transformer_makes_need_no_copy_and_others_are_copied(build
     torch.testing.assert_close(torch_op.sdpa(*turned, builds=builds), F.scaled_dot_product_attention(q, k, v), atol=2e-5, rtol=2e-5)
 
 
+def test_the_default_of_each_kind_of_device_is_a_variant_for_it(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    assert {kind: variants.resolve(name).on_cpu for kind, name in torch_op.DEFAULTS.items()} == {"cpu": True, "cuda": False}
+
+
 def test_it_is_a_well_formed_operator(builds):
     q, k, v = inputs((1, 2, 8, 64))
-    torch.library.opcheck(torch.ops.evosdpa.sdpa.default, (q, k, v, str(builds / "host" / "v0_reference"), False, 0.125))
-
-
-class Block(torch.nn.Module):
-    """A small transformer block whose attention is given."""
-
-    def __init__(self, attention):
-        super().__init__()
-        self.attention = attention
-        self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(128) for _ in range(2))
-        self.qkv, self.out = torch.nn.Linear(128, 384), torch.nn.Linear(128, 128)
-        self.mlp = torch.nn.Sequential(torch.nn.Linear(128, 256), torch.nn.GELU(), torch.nn.Linear(256, 128))
-
-    def forward(self, x):
-        q, k, v = self.qkv(self.norms[0](x)).unflatten(-1, (3, 2, 64)).permute(2, 0, 3, 1, 4)
-        x = x + self.out(self.attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
-        return x + self.mlp(self.norms[1](x))
+    torch.library.opcheck(torch.ops.evosdpa.sdpa.default, (q, k, v, "v0_reference", str(builds), False, 0.125))
 
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_transformer_block_in_half_precision_gives_what_it_gives_with_pytorch(builds, compiled):
     torch.manual_seed(3)
-    block = Block(F.scaled_dot_product_attention).to(torch.bfloat16).eval()
+    block = Block(F.scaled_dot_product_attention, 2, 64).to(torch.bfloat16).eval()
     x = torch.randn(2, 48, 128).to(torch.bfloat16)
     with torch.no_grad():
         expected = block(x)

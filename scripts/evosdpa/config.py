@@ -127,6 +127,13 @@ class SweepSection(Section):
     rival_limit: float = Field(1.1, gt=0, description="most that the variant's time may be over the best rival's")
 
 
+class OperatorSection(Section):
+    """Variants as PyTorch operators."""
+
+    variants: list[str] = Field([], description="variants whose operator is checked and timed when `operator` is asked for, each on its kind of device")
+    timeout_s: float = Field(240, gt=0, description="time limit of one process, seconds")
+
+
 class EvolveSection(Section):
     """The search for faster children."""
 
@@ -183,6 +190,7 @@ class Config(Section):
     selftest: SelftestSection = SelftestSection()
     repeatability: RepeatabilitySection = RepeatabilitySection()
     sweep: SweepSection = SweepSection()
+    operator: OperatorSection = OperatorSection()
     evolve: EvolveSection = EvolveSection()
     cluster: dict[str, ClusterEntry] = Field({}, description="devices of a cluster by slug, the one that leads the page first; empty: jobs run on this machine")
 

@@ -293,6 +293,51 @@ class Sweep(Bench):
     and why."""
 
 
+class OperatorCheck(Model):
+    """One thing that the operator must do."""
+
+    name: str
+    status: Status
+    reason: str = ""
+    ratio: float | None = None
+    """Worst row's relative L2 error over what this precision allows; the limit is 1 (harness/compare.py). None where nothing is compared."""
+    error: float | None = None
+    """That row's relative L2 error against float64."""
+
+
+class CallCost(Model):
+    """What one call from Python costs."""
+
+    name: str
+    """harness/operator_names.py says what is called."""
+    time_us: float
+    """Geometric mean of the process medians, microseconds: calls in a row by the host's clock, with the wait for the last one's work, over their number."""
+    ci_low_us: float | None = None
+    ci_high_us: float | None = None
+    """95 % t interval on the logarithm of the process medians."""
+    process_medians_us: list[float] = []
+    event_us: float | None = None
+    """The same between two CUDA events; None on a CPU."""
+    calls: list[int] = []
+    """Calls in a row of one sample, process by process."""
+
+
+class Operator(Head):
+    """A built variant as a PyTorch operator: is it right where it is used, and what does a call cost?"""
+
+    kind: Literal["operator"] = "operator"
+    seed: int = 0
+    checks: list[OperatorCheck] = []
+    problem: str = ""
+    """What the cost is of."""
+    processes: int = 0
+    """Fresh processes that timed calls."""
+    costs: list[CallCost] = []
+    """The operator's cost first; none where a check says no."""
+    over: dict[str, dict[str, Any]] = {}
+    """The operator's cost over each other one, formed within processes: ratio, low, high (95 % interval), verdict."""
+
+
 class ToolSpeed(Head):
     """How fast the tool itself is: one entry a benchmark, with what was wanted and whether it was met."""
 
@@ -302,7 +347,7 @@ class ToolSpeed(Head):
 
 KINDS: dict[str, type[Head]] = {
     "build": Build, "static": Static, "verify": Verify, "sanitize": Sanitize, "bench": Bench, "profile": Profile,
-    "repeatability": Repeatability, "selftest": Selftest, "neighbour": Neighbour, "sweep": Sweep,
+    "repeatability": Repeatability, "selftest": Selftest, "neighbour": Neighbour, "sweep": Sweep, "operator": Operator,
 }
 
 T = TypeVar("T", bound=Head)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas
 
-from evosdpa import benchmarking, between_runs, build, evidence, keys, machine, neighbour, profiling, repeatability, sanitizing, selftest, standing, stats
+from evosdpa import benchmarking, between_runs, build, evidence, keys, machine, neighbour, operator, profiling, repeatability, sanitizing, selftest, standing, stats
 from evosdpa import sweep, variants, verification
 from evosdpa import problem as problems
 from evosdpa.config import Config
@@ -173,6 +173,7 @@ class Gap:
             "profile": lambda: profiling.profile_parts(built, self.config, record.device_info.get("arch") or self.arch_of(device)),
             "repeatability": lambda: repeatability.repeatability_parts(built, self.config, variant.on_cpu),
             "neighbour": lambda: neighbour.neighbour_parts(built, self.config),
+            "operator": lambda: operator.operator_parts(built, self.config, variant.on_cpu),
         }[kind]()
         changed = keys.changed(record.key_parts, today, MEASURED_BY_BINARY if here else RECORDED_ELSEWHERE)
         if here and (own := self.build_of(name, device)):

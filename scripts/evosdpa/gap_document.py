@@ -153,6 +153,14 @@ def sweeps(gap: Gap) -> list[dict[str, Any]]:
             for (device, name), chain in sorted(gap.chains.items()) if (piece := chain.pieces.get("sweep"))]
 
 
+def operators(gap: Gap) -> list[dict[str, Any]]:
+    """Variants as PyTorch operators, device by device."""
+    return [dict(device=device, variant=name, origin=piece.origin, status=piece.record.status.value, reason=piece.record.reason, stale=piece.stale,
+                 changed=piece.changed, ended=piece.record.ended, problem=piece.record.problem, processes=piece.record.processes, torch=piece.record.tools.get("torch", ""),
+                 checks=[one.model_dump() for one in piece.record.checks], costs=[one.model_dump() for one in piece.record.costs], over=piece.record.over)
+            for (device, name), chain in sorted(gap.chains.items()) if (piece := chain.pieces.get("operator"))]
+
+
 MOST_OPENED = 4
 """Variants whose bench is shown process by process: the best of the leading device whose answers are right."""
 
@@ -205,7 +213,7 @@ def document(gap: Gap, evolutions: list[dict[str, Any]] | None = None) -> dict[s
         goal=dict(problem=goal.name, time_us=gap.config.goal.time_us, modes=list(gap.config.goal.modes), flops=goal.flops, bytes=goal.bytes, pairs=goal.pairs),
         this_device=gap.device, leading_device=gap.leading_device(), devices=_device_entries(gap), problems=gap.config.problems,
         rows=rows, variants=variant_facts(gap, rows), correctness=correctness(gap), provenance=provenance(gap), errors=sorted({*gap.errors, *unread}),
-        history=versions, processes=opened, selftests=selftests(gap), repeatability=repeatability(gap), sweeps=sweeps(gap), planted=len(variants.planted(False)),
+        history=versions, processes=opened, selftests=selftests(gap), repeatability=repeatability(gap), sweeps=sweeps(gap), operators=operators(gap), planted=len(variants.planted(False)),
         required=sorted(name for name, entry in gap.config.variants.items() if entry.required),
         repeatability_wanted=list(gap.config.repeatability.variants),
         evolution=evolutions or [],

@@ -36,9 +36,10 @@ class Plan:
             """Architectures of the GPUs that are measured, by slug; the one that leads the page first."""
             self.device = next(iter(self.archs), None)
             self.names = self._names(requested)
-            for name in (*self.config.repeatability.variants, *self.config.evolve.start):
+            for name in (*self.config.repeatability.variants, *self.config.operator.variants, *self.config.evolve.start):
                 variants.resolve(name)
             self._check_sweep(SWEEP in requested)
+            self._check_operator(OPERATOR in requested)
             asked = EVOLVE in requested or any(f"/{lineage.FOLDER}/" in name for name in requested)
             self.evolution = Evolution(self) if asked else None
             self._variants = {name: variants.resolve(name) for name in [*self.names, *variants.floors(), *self._tools()]}
@@ -108,6 +109,14 @@ class Plan:
                                                 "they are timed in the same processes")
         if asked and not on_cpu and not self.archs:
             raise configuration.ConfigError(f"config.yaml: sweep.variant: {sweep.variant} runs on a GPU, and none is measured (see device and cluster)")
+
+    def _check_operator(self, asked: bool) -> None:
+        """Whether there is anything to do when the operators are `asked` for by name. Raises ConfigError."""
+        names = self.config.operator.variants
+        if asked and not names:
+            raise configuration.ConfigError(f"config.yaml: operator.variants: is empty, so `{OPERATOR}` has nothing to do")
+        if asked and not self.archs and not any(variants.resolve(name).on_cpu for name in names):
+            raise configuration.ConfigError("config.yaml: operator.variants: all of them run on a GPU, and none is measured (see device and cluster)")
 
     @staticmethod
     def _tools() -> list[str]:
@@ -184,6 +193,10 @@ class Plan:
         name = self.config.sweep.variant
         return [str(RESULTS / device / name / one) for device in (self.devices_of(name) if name else ()) for one in ("sweep.json", evidence.SWEEP_SAMPLES)]
 
+    def operator_files(self) -> list[str]:
+        """Evidence of variants as PyTorch operators, on every device of their kind that is measured."""
+        return [str(RESULTS / device / name / "operator.json") for name in self.config.operator.variants for device in self.devices_of(name)]
+
     def selftest_files(self) -> list[str]:
         """The gate's own evidence on every device here for which there are planted kernels."""
         return [str(RESULTS / device / "selftest" / "selftest.json") for device in self.devices_here() if variants.planted(device == "cpu")]
@@ -206,10 +219,10 @@ class Plan:
         return [path for path in self.evidence() if not path.endswith(".so")]
 
     def only_asked_for(self) -> str:
-        """What is on file of the steps that run only when they are asked for (busy neighbours, sweeps), as digests: a parameter of the gap and no input,
-        which would make them run."""
-        found = [path for kind in ("neighbour", "sweep") for path in sorted(RESULTS.glob(f"*/*/{kind}.json")) if path.parts[1] != RECORDED.name]
-        return json.dumps({str(path): keys.digest_file(path) for path in found})
+        """What is on file of the steps that run only when they are asked for, and their code, both as digests: a parameter of the gap and no input, which
+        would make them run. Nothing else tells the gap that such code has changed and their evidence is stale."""
+        found = [path for kind in ASKED_FOR for path in sorted(RESULTS.glob(f"*/*/{kind}.json")) if path.parts[1] != RECORDED.name]
+        return json.dumps({**{str(path): keys.digest_file(path) for path in found}, **{kind: self.code(f"measure_{kind}") for kind in ASKED_FOR}})
 
     def evolution_files(self) -> list[str]:
         """What evolutions on this machine left so far; also what one leaves that was asked for."""
@@ -312,6 +325,8 @@ class Plan:
             "repeatability": lambda: {**self._sections("bench"), "goal": config.goal.model_dump(exclude={"time_us"}),
                                       "repeatability": config.repeatability.model_dump(exclude={"variants"})},
             "sweep": lambda: {"bench": config.bench.model_dump(), "verify": {"tolerance": config.verify.tolerance}, "sweep": config.sweep.model_dump()},
+            "operator": lambda: {**self._sections("bench"), "verify": config.verify.model_dump(include={"tolerance", "seed"}),
+                                 "operator": config.operator.model_dump(exclude={"variants"})},
         }[step]()
 
     @functools.cache
@@ -368,6 +383,10 @@ class Plan:
         """Settings that decide a sweep."""
         return self._settings("sweep", None)
 
+    def operator_settings(self, wildcards: Any) -> str:
+        """Settings that decide how an operator is checked and timed."""
+        return self._settings_for("operator", wildcards)
+
     def device_compiler(self, wildcards: Any) -> str:
         """The compiler for a kind of device."""
         return machine.compiler_identity(cuda=wildcards.device != "cpu")
@@ -397,7 +416,13 @@ class Plan:
 SWEEP = "sweep"
 """The target that times one variant over many problems."""
 
-RULES = ("all", EVOLVE, "gap", "report", "writeup", "summary", "record", "check", "selftest", SWEEP)
+OPERATOR = "operator"
+"""The target that checks and times variants as PyTorch operators."""
+
+ASKED_FOR = ("neighbour", SWEEP, OPERATOR)
+"""Kinds of evidence of the steps that run only when they are asked for."""
+
+RULES = ("all", EVOLVE, "gap", "report", "writeup", "summary", "record", "check", "selftest", SWEEP, OPERATOR)
 """Rules that can be asked for by name; every other name on the command line is meant to be a variant's."""
 
 MANY = 100
@@ -409,6 +434,6 @@ DATA = {"inspect_variant": ("occupancy.cpp",), "build_report": ("page/*.jinja", 
 WORKERS = {
     "inspect_variant": ("describe",), "verify_variant": ("verify",), "sanitize_variant": ("sanitize",), "bench_variant": ("bench",),
     "bench_rival": ("bench",), "profile_variant": ("profile",), "selftest_gate": ("verify", "bench", "sanitize"),
-    "measure_repeatability": ("bench",), "measure_neighbour": ("bench",), "measure_sweep": ("bench",),
+    "measure_repeatability": ("bench",), "measure_neighbour": ("bench",), "measure_sweep": ("bench",), "measure_operator": ("operator",),
 }
 """The harness modules that a script starts as processes of their own."""

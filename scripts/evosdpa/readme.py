@@ -11,6 +11,7 @@ from typing import Any
 from evosdpa import benchmarking, config as configuration, evidence, gap, gap_document, keys, ladder, machine, selftest, table_cells as cells, variants
 from evosdpa.evidence import Bench, EvidenceError, Neighbour, Repeatability, Selftest, Status, Timing, ToolSpeed
 from evosdpa.evolve import table as evolution_table
+from evosdpa.harness.operator_names import LIBRARY, OPERATOR, PYTORCH
 from evosdpa.rival_names import ANCHOR
 
 RECORDED = Path("results/recorded")
@@ -161,6 +162,43 @@ def _over(against: dict[str, Any] | None) -> tuple[str, str]:
     return against["name"], cells.rounded(against["ratio"], cells.half_width(against["low"], against["high"]), ladder.RATIO_DIGITS)
 
 
+def operator() -> str:
+    """The recorded operators of the configured variants. Raises EvidenceError for one that cannot be used."""
+    config = configuration.load("config.yaml")
+    names = config.operator.variants
+    if not names:
+        return "config.yaml names no operator to check.\n"
+    found = gap.Gap(config, names, None, machine.DEFAULT_ARCH, origins=("recorded",))
+    if found.errors:
+        raise EvidenceError("\n".join(sorted(set(found.errors))))
+    entries = sorted(gap_document.operators(found), key=lambda one: (names.index(one["variant"]), one["device"]))
+    lines: list[str] = []
+    if entries:
+        lines = cells.head(["operator", "problem of the cost"], ["checks right", *(f"{name}, us" for name in (OPERATOR, PYTORCH, LIBRARY)), "over PyTorch's"], ["date"])
+        lines += [cells.row(_operator(one, found)) for one in entries] + [""]
+    for one in entries:
+        told = [f"it ended as {one['status']}, {cells.text(one['reason'])}"] if one["status"] != Status.OK else []
+        told += [f"`{check['name']}` is refused, {cells.text(check['reason'])}" for check in one["checks"] if check["status"] == Status.UNSUPPORTED]
+        told += [f"it is of an earlier state (changed since: {', '.join(one['changed'])})"] if one["stale"] else []
+        lines += [f"`{one['variant']}` on {_device_name(one, found)}: {'; '.join(told)}.", ""] if told else []
+    if missing := [f"`{name}`" for name in names if name not in {one["variant"] for one in entries}]:
+        lines += [f"No operator of {' or '.join(missing)} has been recorded yet.", ""]
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def _device_name(one: dict[str, Any], found: gap.Gap) -> str:
+    return found.chains[one["device"], one["variant"]].get("operator").device_info.get("name") or one["device"]
+
+
+def _operator(one: dict[str, Any], found: gap.Gap) -> list[str]:
+    """One recorded operator as cells."""
+    tried = [check for check in one["checks"] if check["status"] != Status.UNSUPPORTED]
+    costs = {cost["name"]: cells.time(Status.OK, cost["time_us"], cost["ci_low_us"], cost["ci_high_us"]) for cost in one["costs"]}
+    return [f"{one['variant']} on {_device_name(one, found)}{' (stale)' if one['stale'] else ''}", f"`{one['problem']}`" if costs else "",
+            f"{sum(check['status'] == Status.OK for check in tried)} of {len(tried)}", *(costs.get(name, "") for name in (OPERATOR, PYTORCH, LIBRARY)),
+            _over({"name": PYTORCH, **one["over"][PYTORCH]})[1] if PYTORCH in one["over"] else "", one["ended"][:10]]
+
+
 def evolution() -> str:
     """What the recorded evolution on the configured device found."""
     return evolution_table.of(configuration.load("config.yaml"))
@@ -193,4 +231,4 @@ def scale() -> str:
 
 
 BLOCKS = {"configuration": configuration.table, "columns": gap.column_table, "ladder": ladder.table, "results": results, "gate": gate, "sweep": sweep,
-          "evolution": evolution, "tool_speed": tool_speed, "scale": scale}
+          "operator": operator, "evolution": evolution, "tool_speed": tool_speed, "scale": scale}

@@ -150,7 +150,8 @@ def children(root: Path, folder: Path) -> dict[str, Any]:
     of them. One child is really measured; the others' evidence is a copy of its, under their names."""
     side = math.isqrt(max(SIZES) - 1) + 1
     names = [f"child@A={first},B={second}" for first in range(side) for second in range(side)]
-    project = _project(root, folder, {"device": "cpu", "variants": {}, "repeatability": {}, "evolve": {}, "bench": {"processes": 2, "cpu_samples": 3}})
+    nothing_else = {section: {} for section in ("variants", "repeatability", "sweep", "operator", "evolve")}  # the others' variants are not there
+    project = _project(root, folder, {**nothing_else, "device": "cpu", "bench": {"processes": 2, "cpu_samples": 3}})
     for source in [*(project / "kernels").glob("*.c*"), *(project / "kernels" / "planted").iterdir()]:
         source.unlink()
     (project / "kernels" / "child.cpp").write_text(_CHILD.format(values=", ".join(map(str, range(side)))))

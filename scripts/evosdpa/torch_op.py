@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -24,8 +25,8 @@ from evosdpa.problem import DTYPES
 BUILDS = Path("results/build")
 """Where the workflow puts libraries, relative to the project."""
 
-DEFAULTS = {"cpu": "v0_reference", "cuda": "v3_mma"}
-"""The variant for a kind of device when none is named: the one that takes most problems there."""
+DEFAULTS = {"cpu": "v0_reference", "cuda": "sdpa"}
+"""The variant for a kind of device when none is named: the one that takes most problems there; `sdpa` is for every chip from sm_80 on."""
 
 CODES = {torch.float16: DTYPES["fp16"], torch.bfloat16: DTYPES["bf16"], torch.float32: DTYPES["fp32"]}
 
@@ -50,7 +51,7 @@ def sdpa(query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False, sca
     if name is None:
         raise UnsupportedError(f"sdpa runs on cpu and cuda, not on {query.device.type}")
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
-    return torch.ops.evosdpa.sdpa(query, key, value, str(_folder(name, query.device, Path(builds))), is_causal, factor)
+    return torch.ops.evosdpa.sdpa(query, key, value, name, str(builds), is_causal, factor)
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> None:
@@ -71,21 +72,24 @@ def _check(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> None:
         raise UnsupportedError("sdpa is forward only: call it under torch.no_grad(), or with tensors that need no gradient")
 
 
-def _folder(variant: str, device: torch.device, builds: Path) -> Path:
-    """Where a variant's library for a device is."""
-    if device.type == "cpu":
-        return builds / "host" / variant
-    major, minor = torch.cuda.get_device_capability(device)
-    return builds / f"sm_{major}{minor}{'a' if (major, minor) == (9, 0) else ''}" / variant
-
-
-def _library(folder: str) -> Library:
-    """The built library of a folder. Raises EvidenceError or ContractError."""
+def library(variant: str, device: torch.device, builds: Path | str = BUILDS) -> Library:
+    """The built library that a call on a device uses. Raises EvidenceError or ContractError, one line."""
+    folder = f"{builds}/{_architecture(device)}/{variant}"
     try:
-        built = (Path(folder) / "build.json").stat().st_mtime_ns
+        built = os.stat(f"{folder}/build.json").st_mtime_ns
     except OSError:
         raise evidence.EvidenceError(f"{folder} is not built: snakemake --cores 1 {folder}/kernel.so") from None
     return _loaded(folder, built)
+
+
+@functools.cache
+def _architecture(device: torch.device) -> str:
+    """What variants for a device are compiled for, as the folders under results/build name it. Asked by the operator while it runs and not by its
+    caller, since torch.compile cannot trace the question."""
+    if device.type == "cpu":
+        return "host"
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}{'a' if (major, minor) == (9, 0) else ''}"
 
 
 @functools.cache
@@ -99,32 +103,32 @@ def _loaded(folder: str, built: int) -> Library:
 
 
 @torch.library.custom_op("evosdpa::sdpa", mutates_args=(), device_types=("cpu", "cuda"))
-def _launch(query: Tensor, key: Tensor, value: Tensor, folder: str, is_causal: bool, scale: float) -> Tensor:
-    library = _library(folder)
+def _launch(query: Tensor, key: Tensor, value: Tensor, variant: str, builds: str, is_causal: bool, scale: float) -> Tensor:
+    built = library(variant, query.device, builds)
     query, key, value = (one if one.stride(-1) == 1 else one.contiguous() for one in (query, key, value))
     output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     if not output.numel():
         return output
-    struct = _struct(query, key, value, output, is_causal, scale)
-    if reason := library.supports(struct):
-        raise UnsupportedError(f"{Path(folder).name} does not take this problem: {reason}")
-    workspace = torch.empty(library.workspace_bytes(struct), dtype=torch.uint8, device=query.device)  # PyTorch aligns to 512 bytes on a GPU
+    struct = struct_of(query, key, value, output, is_causal, scale)
+    if reason := built.supports(struct):
+        raise UnsupportedError(f"{variant} does not take this problem: {reason}")
+    workspace = torch.empty(built.workspace_bytes(struct), dtype=torch.uint8, device=query.device)  # PyTorch aligns to 512 bytes on a GPU
     struct.workspace = workspace.data_ptr() or None
     if query.device.type == "cpu":
-        library.launch(struct)
+        built.launch(struct)
     else:
         with torch.cuda.device(query.device):
-            library.launch(struct, torch.cuda.current_stream().cuda_stream)
+            built.launch(struct, torch.cuda.current_stream().cuda_stream)
     return output
 
 
 @_launch.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, folder: str, is_causal: bool, scale: float) -> Tensor:
+def _(query: Tensor, key: Tensor, value: Tensor, variant: str, builds: str, is_causal: bool, scale: float) -> Tensor:
     return torch.empty(query.shape, dtype=query.dtype, device=query.device)
 
 
-def _struct(query: Tensor, key: Tensor, value: Tensor, output: Tensor, is_causal: bool, scale: float) -> SdpaProblem:
-    """The problem as sdpa.h has it."""
+def struct_of(query: Tensor, key: Tensor, value: Tensor, output: Tensor, is_causal: bool, scale: float) -> SdpaProblem:
+    """The problem as sdpa.h has it, without scratch. Rows of all tensors are contiguous."""
     batch, heads_q, seq_q, head_dim = query.shape
     named = (("q", query), ("k", key), ("v", value), ("o", output))
     return SdpaProblem(

@@ -24,7 +24,7 @@ GENERATED = ("results/*/evolve/sources", "results/recorded/*/evolve/sources")
 """Where sources lie that a generator wrote, as globs: an evolution's own children, which nobody has taken into kernels/ yet."""
 
 STEM = (r"(?!(?:rival|rivals|all|record|check|compile|inspect|verify|sanitize|bench|profile|gap|report|selftest|planted|repeatability|summary|writeup"
-        r"|evolve|propose|screen|finals|closing|select|neighbour|swept|sweep)\b)[A-Za-z][A-Za-z0-9_]*")
+        r"|evolve|propose|screen|finals|closing|select|neighbour|swept|sweep|operator|called)\b)[A-Za-z][A-Za-z0-9_]*")
 """A variant's stem: a C identifier, so that it is also a safe path and target; names of rules are taken."""
 LEVERS = r"[A-Z][A-Z0-9_]*=[A-Za-z0-9_]+"
 NAME = rf"{STEM}(?:@{LEVERS}(?:,{LEVERS})*)?"

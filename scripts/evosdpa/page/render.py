@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from evosdpa import evidence, stats
 from evosdpa.candidates import Search
 from evosdpa.page import (analysis, analysis_charts, cards, charts, clock_charts, clocks, evolution, evolution_charts, facts, gate, history, history_charts,
-                          ladder_choice, ladders, step_table, sweeps, tiles, words)
+                          ladder_choice, ladders, operators, step_table, sweeps, tiles, words)
 
 FOLDER = Path(__file__).parent
 VEGA_LITE = "6.4"
@@ -32,7 +32,7 @@ UNPACK = """window.libraryReady = (async () => {
 
 EMPTY: dict[str, Any] = dict(
     goal={}, this_device=None, leading_device="", devices=[], problems=[], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
-    protocol={}, selftests=[], repeatability=[], repeatability_wanted=[], sweeps=[], planted=0, evolution=[], history=[], processes=[])
+    protocol={}, selftests=[], repeatability=[], repeatability_wanted=[], sweeps=[], operators=[], planted=0, evolution=[], history=[], processes=[])
 """What a gap document without some part stands for."""
 
 
@@ -158,7 +158,7 @@ def sweep_figures(found: list[sweeps.Sweep]) -> list[tuple[sweeps.Sweep, dict[st
 def commands(text: str) -> Markup:
     """A sentence, escaped, with the command that it may name set as code."""
     shown = str(escape(text))
-    for command in (gate.COMMAND, sweeps.COMMAND):
+    for command in (gate.COMMAND, sweeps.COMMAND, operators.COMMAND):
         shown = shown.replace(command, f'<code class="command">{command}</code>')
     return Markup(shown)
 
@@ -319,7 +319,8 @@ def page(document: dict[str, Any], cache: Path) -> str:
         bundle=Markup(bundle(cache)), choice=ladder_choice.view(document),
         head=headline(document), devices=facts.devices(document), modes=[str(mode) for mode in document["goal"].get("modes") or ["warm"]],
         tiles=tiles.tiles(document, gates[0]), health=tiles.health(document), figures=figures, analysis=analyses(document), evolution=evolutions(document), other_problems=other_problems(document),
-        sweeps=sweep_figures(sweeps.of(document)), no_sweep=sweeps.nothing(document), matrices=facts.matrices(document),
+        sweeps=sweep_figures(sweeps.of(document)), no_sweep=sweeps.nothing(document),
+        operators=operators.of(document), no_operator=operators.nothing(document), matrices=facts.matrices(document),
         correctness_answer=facts.correctness_answer(document), failed=facts.failures(document, "failed")[:facts.MOST_LINES],
         refused=facts.failures(document, "unsupported")[:facts.MOST_LINES], variants=shown, cards=cards.sections(search), steps=step_table.view(search, [one["id"] for one in shown]),
         gates=gates, checks=gate.legend(gates), itself=itself[:facts.MOST_LINES], itself_answer=gate.itself_answer(document, itself),
