@@ -9,14 +9,37 @@ levers: {V8_WAVES: [1, 2, 4], V9_KEYS: [512, 1024, 2048]}
 // For users: one library that takes what any rung takes, on any chip from sm_80 on. A rung is its own source, as it is, in a namespace
 // of its own; so whoever changes a rung changes this variant too, and its evidence says so.
 //
-// The table, from the recorded evidence of an H200 (README, "Results"; microseconds, warm):
+// The table, from the recorded sweep of an H200 (README, "Results"; microseconds, warm):
 //
-//                                        v8      v5      v4      v3
-//     b1h8s512d64-fp16                  4.09    6.19    5.20    8.59     one wave of v8's CTAs
-//     b1h8s512d64-fp16-causal           4.24    6.23    5.05    8.63
-//     b1h8s512d128-fp16                    -    7.85    7.89   12.01     v5 and v4 alike
-//     b1h8s1024d64-fp16                    -   10.33   15.00   15.60     v4: 256 CTAs, two waves
-//     b4h16s4096d128-fp16                  -    1277    2417    1796     v4: reads K and V again every 32 rows
+//                                           v9      v8      v5      v4      v3
+//     b1h8s256d64-fp16-causal             8.17    3.94    4.20    3.92    5.26
+//     b1h1s4096d128-fp16-causal          52.69       -   40.87   39.69   79.96
+//     b1h8s128d64-fp16                    5.75    3.34    3.03    3.31    3.49
+//     b1h16s128d64-fp16-causal            5.80    3.64    3.25    3.34    3.58
+//     b8h16s128d64-fp16                   6.87   11.43    4.35   11.05    5.18
+//     b2h16s256d128-fp16                  8.19       -    5.80    9.67    7.70
+//     b1h8s512d128-fp16                  10.86       -    7.90    7.90   12.05
+//     b1h8s1000d64-fp16-causal           16.85       -   10.14   13.64   14.66
+//     b1h8s1024d64-fp16                  16.73       -   10.32   14.96   15.58
+//     b4h16s512d64-fp16                  19.00   25.65   16.05   34.27   24.76
+//     b1h1s16384d128-fp16-causal           203       -     158     370     384
+//     b1h1s512d64-fp16                   10.25    3.77    5.91    4.92    8.46
+//     b1h8s512d64-fp16                   10.72    4.09    6.23    5.20    8.61
+//     b1h8s512d64-fp16-causal            10.30    4.24    6.20    5.06    8.64
+//     b1h16s1024d128-fp16-causal         17.81       -   22.29   34.86   30.99
+//     b2h16s1024d64-fp16-causal          19.89       -   22.31   39.26   30.31
+//     b2h16s1024d128-bf16                31.83       -   48.15   91.81   63.26
+//     b2h16s2048d64-fp16                 81.02       -   94.53     200     138
+//     b8h16s1024d128-fp16                  123       -     186     354     243
+//     b4h16s2048d128-fp16-causal-hkv4      127       -     205     375     274
+//     b8h16s2048d128-fp16-causal           258       -     397     736     515
+//     b4h16s4096d64-fp16-causal            313       -     390     802     564
+//     b1h8s8192d128-fp16                   426       -     633    1194     899
+//     b4h16s4096d128-fp16-causal           457       -     702    1308     971
+//     b4h16s4096d64-fp16                   555       -     708    1457    1036
+//     b4h16s4096d128-fp16                  860       -    1273    2401    1789
+//     b1h16s16384d128-fp16-causal         1680       -    2512    4849    3785
+//     b1h16s16384d64-fp16                 2155       -    2775    5669    4104
 //
 // So on Hopper: v8 where it can and its CTAs fit at once; v4 where its own do, since the more CTAs work, the sooner a small problem is done;
 // v9 where there is work for most SMs and enough keys that one warpgroup's products hide another's softmax; else v5. Of 128 keys v5 makes
