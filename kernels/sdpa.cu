@@ -1,7 +1,7 @@
 /* evo-sdpa
 title: the rung for each problem
 parent: v8_cluster
-idea: every problem of the contract by the rung that recorded evidence shows to be the fastest for its like; nothing else is new
+idea: every fp16 or bf16 problem by the rung that the evidence recorded on an H200 shows to be the fastest for its like; nothing else is new
 expects: 4.0-4.2 us on the goal problem, v8's time; every other problem in the time of the rung that it picks
 levers: {V8_WAVES: [1, 2, 4], V9_KEYS: [512, 1024, 2048]}
 */

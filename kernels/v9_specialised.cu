@@ -26,13 +26,14 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3]}
 //
 // Predicted on an H200: a tile of head_dim 128 is 1,030 clk on the tensor cores for each warpgroup (8 products of 64 and 16 of 32),
 // and 64 exponentials a thread are 512 on the special-function unit, which with maximum, sum, packing and rescaling at one instruction a
-// clk makes some 900: less than the other warpgroup's 1,030, so the tensor cores should never wait but at the ends of work. At 1.7 GHz
-// under load that would be 750 TFLOP/s; power (700 W) and the ends of work take 15 to 25 %: 560-640. At head_dim 64 products are 515 clk
-// and the softmax 850, of which 512 on the special-function unit; three warpgroups share both, 1,545 of products and 1,536 of
-// exponentials a round: 420-470 TFLOP/s. On the goal problem 24 CTAs are each in v5's chain: 6-7.5 us.
-// Measured there, in the sweep: 639 TFLOP/s on b4h16s4096d128-fp16, as predicted, and 601 causal; 496 and 440 at head_dim 64. cuDNN's time
-// is 0.99, 1.09, 1.05 and 1.07 times as long. On the goal problem 10.7 us, far above: whatever a CTA does before its first product and
-// after its last one is hidden by nothing where each has one piece of work, and with 192 rows a CTA few SMs have any.
+// clk makes some 900: less than the other warpgroup's 1,030, so the tensor cores should hardly ever wait. At 1.7 GHz, which is what power
+// (700 W) leaves, they could do 914 TFLOP/s; two thirds of it, 560-640, is what waits at barriers and the ends of work are thought to leave.
+// At head_dim 64 products are 515 clk and the softmax 850, of which 512 on the special-function unit; three warpgroups share both, 1,545 of
+// products and 1,536 of exponentials a round, so neither hides the other: half, 420-470. On the goal problem 24 CTAs are each in v5's
+// chain: 6-7.5 us.
+// Measured there, in the sweep: 639 TFLOP/s on b4h16s4096d128-fp16, as predicted, and 601 causal; 496, above the range, and 440 causal at
+// head_dim 64. cuDNN's time is 0.99, 1.09, 1.05 and 1.07 times as long. On the goal problem 10.7 us, far above: whatever a CTA does before its
+// first product and after its last one is hidden by nothing where each has one piece of work, and with 192 rows a CTA few SMs have any.
 //
 // New against v5: the fetching warp, turns, registers that move, CTAs that stay, the last keys first. What is left on the table: rows that
 // are behind the end of seq_q are computed like others, so that short problems waste up to two thirds of the work; the head's K and V

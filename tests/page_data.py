@@ -169,7 +169,7 @@ def sweep(*results: Row, device: str = H200, stale: bool = False, changed: tuple
     results = results or tuple(swept(problem) for problem in SWEPT)
     bad = any(False in (one.get("met_beside"), one.get("met_rival")) for one in results)
     made = dict(device=device, variant="sdpa_planted", origin="recorded", status=status or ("failed" if bad else "ok"), reason=reason, stale=stale,
-                changed=list(changed), ended=PLANTED, processes=3, rivals=["sdpa-cudnn", "flash-attn"], left_out={"v3_planted": f"verify says failed {HOSTILE}"},
+                changed=list(changed), ended=PLANTED, mode="warm", processes=3, rivals=["sdpa-cudnn", "flash-attn"], left_out={"v3_planted": f"verify says failed {HOSTILE}"},
                 beside_limit=1.05, rival_limit=1.1, results=list(results))
     return {**made, **more}
 

@@ -364,3 +364,17 @@ def test_a_variant_that_is_wrong_is_not_measured_against_itself():
     wrong = evidence.Verify(variant="v", status=Status.FAILED, reason="3 cases are wrong")
     record = repeatability.measure(variants.Variant("v", "v", PROJECT / "kernels/v1_scalar.cu"), SETTINGS, "nvidia-h200", Build(variant="v"), wrong, PROJECT, {})
     assert record.status is Status.NOT_RUN and "verify says failed" in record.reason
+
+
+def test_launches_that_overlap_in_mode_warm_are_believed_in_no_mode_in_a_row(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    variants.sources.cache_clear(), variants.floors.cache_clear()
+    overlap = dict(status=Status.SUSPECT, reason="126 of 127 launches begin before the one before has ended", span=dict(launches=127, overlapped=126))
+    times = [Timing(name="v", problem=GOAL, mode=mode, time_us=4.0, process_medians_us=[4.0] * 5, **(overlap if mode == "warm" else {}))
+             for mode in ("warm", "stream", "cold")]
+    pieces = {kind: gap.Piece(PROJECT, record, "recorded") for kind, record in (("verify", evidence.Verify(variant="v")), ("bench", evidence.Bench(variant="v", timings=times)))}
+    made = gap.Gap(SETTINGS, [], None, "sm_90a")
+    made.chains = {("nvidia-h200", "v"): gap.Chain("v", "nvidia-h200", pieces)}
+    rows = {row["mode"]: row for row in made._variant_rows("v", "nvidia-h200", None)}
+    assert {mode: row["status"] for mode, row in rows.items()} == {"warm": "suspect", "stream": "suspect", "cold": "ok"}
+    assert rows["stream"]["reason"] == "launches overlap, says the record of mode warm: 126 of 127 launches begin before the one before has ended"

@@ -75,7 +75,7 @@ def test_a_graph_break_fails_and_is_named(checks, monkeypatch):
     assert found["status"] == "failed" and "graph_break" in found["reason"] and "\n" not in found["reason"]
 
 
-def test_opcheck_sees_a_fake_that_lies(checks, monkeypatch):
+def test_what_opcheck_finds_is_told_in_one_line(checks, monkeypatch):
     fake = torch.ops.evosdpa.sdpa.default
     monkeypatch.setattr(torch.library, "opcheck", lambda op, args, raise_exception: {"test_schema": "SUCCESS", "test_faketensor": RuntimeError(f"{op is fake}: strides\ndiffer")})
     assert checks.opcheck() == {"status": "failed", "reason": "test_faketensor: True: strides"}
@@ -117,6 +117,12 @@ def judged(*statuses: str, outcome: isolate.Outcome | None = None, running: str 
 def test_the_status_follows_from_the_checks(statuses, status, reason):
     record = judged(*statuses)
     assert (record.status, record.reason) == (status, reason)
+
+
+def test_what_is_wrong_comes_before_how_the_process_ended():
+    crash = isolate.Outcome(Status.ERROR, "crashed with SIGSEGV")
+    assert judged("failed", outcome=crash, running="check 1").reason == "1 of 1 checks say no; check 0: planted failed"
+    assert judged("error", outcome=crash, running="check 1").reason == "crashed with SIGSEGV in check check 1"
 
 
 def test_a_process_that_ends_badly_names_the_check():

@@ -1,4 +1,4 @@
-"""Every kernel compiles for chips that it does not run on: there it says `unsupported`, it does not break the build."""
+"""Every kernel compiles for chips that it does not run on, so that there it can say so."""
 
 from __future__ import annotations
 

@@ -83,7 +83,9 @@ def test_what_has_no_right_time_is_never_the_best_and_says_why():
 
 
 def test_without_any_rival_or_rung_a_problem_is_not_judged():
-    [one] = judged(timing("own", 10.0), timing("rung", None, status=Status.UNSUPPORTED, reason="too long"), beside=("rung",)).results
+    record = judged(timing("own", 10.0), timing("rung", None, status=Status.UNSUPPORTED, reason="too long"), beside=("rung",))
+    assert record.status is Status.NOT_RUN and record.reason == f"{FIRST}: no variant beside it has a right time to compare with; so on 1 of 1 problems"
+    [one] = record.results
     assert one["met_beside"] is None and one["met_rival"] is None and one["cudnn"] is None and one["rungs"][0]["reason"] == "too long"
 
 
@@ -253,8 +255,8 @@ def test_readme_lists_the_recorded_sweep(readme_folder):
     record_sweep(readme_folder, *TIMES, left_out={"l2_wrong": "verify says failed"})
     text = readme_folder.block("sweep")
     assert f"It ended as failed: {SECOND}: 1.500 of the time of l4_bare, the best variant beside it; at most 1.05 is wanted" in text
-    assert ("`l1_right` on one Planted GPU, 2031-01-02, warm, 3 processes: at most 1.05 times the best of the variants beside it on 1 of 2 problems, "
-            "at most 1.1 times the best rival on 1 of 1.") in text and "earlier state" not in text
+    assert ("`l1_right` on one Planted GPU, 2031-01-02, warm, at least 3 processes each: at most 1.05 times the best of the variants beside it on 1 of 2 problems, "
+            "at most 1.1 times the best rival on 1 of 1, of 2 in all. Rivals: sdpa-cudnn.") in text and "earlier state" not in text
     assert re.search(rf"\| `{FIRST}` \| 10.0\d* \| [\d.e-]+ \| l4_bare \| 1.000 \| sdpa-cudnn \| 0.800 \| yes \|", text)
     assert re.search(rf"\| `{SECOND}` \| 30.0\d* \| [\d.e-]+ \| l4_bare \| 1.500 \|  \|  \| no \|", text)
     assert f"| `{FIRST}` | 0.800 | not_run | 0.800 |" in text, "each variant over sdpa-cudnn"
@@ -282,7 +284,9 @@ def block(document) -> str:
     (on_h200(sweeps=[planted_sweep(stale=True, changed=("v5_planted",))]), "Out of date (changed since: v5_planted): yes: sdpa_planted"),
     (on_h200(sweeps=[planted_sweep(swept(SWEPT[0], near=1.2), swept(SWEPT[1], fast=1.2))]), "Furthest over a limit: b1h8s512d64-fp16, 1.200\u202f× the time of v5_planted."),
     (on_h200(sweeps=[planted_sweep(swept(SWEPT[0]), swept(SWEPT[1], status="unsupported", time_us=10.0, beside=None, rival=None, met_beside=None, met_rival=None))]),
-     "on 1 of 1 problem, and at most 1.1\u202f× that of the best rival on 1 of 1. No right time on 1 problem."),
+     "Wherever it could be judged: sdpa_planted on NVIDIA H200 takes at most 1.05\u202f× the time of the best variant beside it on 1 of 1 problem, and at most "
+     "1.1\u202f× that of the best rival on 1 of 1, of 2 in all. No right time on 1 problem."),
+    (on_h200(sweeps=[planted_sweep(swept(SWEPT[0], rival=None, met_rival=None))]), "Wherever it could be judged: sdpa_planted on NVIDIA H200"),
     (on_h200(sweeps=[{**planted_sweep(), "results": [], "status": "not_run", "reason": "verify says failed"}]),
      "Not known for sdpa_planted on NVIDIA H200: not run, verify says failed."),
 ])
@@ -294,7 +298,7 @@ def test_the_answer_follows_from_the_data(document, said, cache):
 
 def test_how_a_sweep_ended_is_said(cache):
     broken = on_h200(sweeps=[planted_sweep(status="timeout", reason="measuring process: no answer after 900 s")])
-    assert "measuring process: no answer after 900 s; warm mode; 3 processes" in block(render.page(broken, cache))
+    assert "measuring process: no answer after 900 s; warm mode; at least 3 processes each" in block(render.page(broken, cache))
 
 
 def test_a_stale_sweep_is_drawn_hollow_and_ranks_nothing():

@@ -11,6 +11,7 @@ from evosdpa.evidence import EvidenceError
 from evosdpa.harness.operator_checks import Block
 from evosdpa.torch_op import UnsupportedError
 from workspace import PROJECT
+from workspace import PROJECT
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
@@ -37,6 +38,11 @@ def test_it_computes_what_pytorch_does(builds, shape_q, shape_kv, dtype, options
     expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), **options)
     assert found.dtype == dtype and found.is_contiguous()
     torch.testing.assert_close(found.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+def test_libraries_are_found_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert torch_op.BUILDS == PROJECT / "results" / "build"
 
 
 def test_views_that_a_transformer_makes_need_no_copy_and_others_are_copied(builds):

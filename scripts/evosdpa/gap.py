@@ -314,13 +314,15 @@ class Gap:
             timing = Timing(name=name, problem=self.config.goal.problem, mode=self.config.goal.modes[0], status=status, reason=reason)
             shown = piece or (chain.pieces.get("verify") if chain else None)
             return [self._row("variant", device, shown, timing)]
-        rows = []
+        rows, overlapping = [], standing.overlapping(piece.record.timings)
         for timing in piece.record.timings:
             row = self._row("variant", device, piece, timing)
             row["stale"] = bool(chain.changed)
             row["changed"] = ", ".join(chain.changed)
             if timing.status is Status.OK and status is not Status.OK:
                 row["status"], row["reason"] = status.value, reason  # a time without a right answer is not a time
+            elif timing.status is Status.OK and timing.mode == "stream" and timing.problem in overlapping:
+                row["status"], row["reason"] = Status.SUSPECT.value, overlapping[timing.problem]
             if timing.time_us and row["status"] == Status.OK:
                 self._floor(row, timing, [timing, *piece.record.anchors])
                 self._against_rivals(row, timing, piece.record, rivals)

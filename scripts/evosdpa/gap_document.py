@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from evosdpa import evidence, history, parents, process_times, standing, stats, variants
+from evosdpa import evidence, history, parents, process_times, standing, stats, sweep, variants
 from evosdpa import problem as problems
 from evosdpa.evidence import Bench, Build, EvidenceError, Profile, Sanitize, Static, Status, Verify
 from evosdpa.evolve import screening
@@ -148,9 +148,15 @@ def _spread(medians_us: dict[str, list[list[list[float]]]]) -> list[dict[str, An
 def sweeps(gap: Gap) -> list[dict[str, Any]]:
     """Variants over many problems, device by device; the times of each process are left in the evidence."""
     return [dict(device=device, variant=name, origin=piece.origin, status=piece.record.status.value, reason=piece.record.reason, stale=piece.stale,
-                 changed=piece.changed, ended=piece.record.ended, processes=piece.record.processes, rivals=piece.record.rivals, left_out=piece.record.left_out,
+                 changed=piece.changed, ended=piece.record.ended, mode=sweep.MODE, processes=_processes_each(piece.record), rivals=piece.record.rivals,
+                 left_out=piece.record.left_out,
                  beside_limit=piece.record.beside_limit, rival_limit=piece.record.rival_limit, results=piece.record.results)
             for (device, name), chain in sorted(gap.chains.items()) if (piece := chain.pieces.get("sweep"))]
+
+
+def _processes_each(record: evidence.Sweep) -> int:
+    """Processes that each of the variant's times rests on, at least; a process that was rejected is made up for where it was."""
+    return min((len(one.process_medians_us) for one in record.timings if one.name == record.variant and one.process_medians_us), default=0)
 
 
 def operators(gap: Gap) -> list[dict[str, Any]]:

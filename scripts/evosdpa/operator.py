@@ -87,12 +87,12 @@ def _run(held: Held, config: Config, task: dict[str, Any], on_report: Any = None
 def judge(record: Operator, outcome: isolate.Outcome, running: str) -> None:
     """Status and reason from the checks and from how their process ended: what is wrong comes first, then what broke; what the variant refuses is no
     fault as long as something is right."""
-    if outcome.status is not Status.OK:
-        record.status, record.log = outcome.status, outcome.log
-        record.reason = f"{outcome.reason}{f' in check {running}' if running else ''}"
-        return
     by_status = {status: [one for one in record.checks if one.status is status] for status in Status}
     for status in (Status.FAILED, Status.ERROR):
+        if status is Status.ERROR and outcome.status is not Status.OK:
+            record.status, record.log = outcome.status, outcome.log
+            record.reason = f"{outcome.reason}{f' in check {running}' if running else ''}"
+            return
         if found := by_status[status]:
             record.status, record.log = status, outcome.log
             record.reason = f"{len(found)} of {len(record.checks)} checks {'say no' if status is Status.FAILED else 'broke'}; {found[0].name}: {found[0].reason}"

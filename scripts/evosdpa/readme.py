@@ -132,9 +132,9 @@ def _swept(one: dict[str, Any], found: gap.Gap) -> list[str]:
     if not one["results"]:
         return [f"`{one['variant']}` on one {device}, {one['ended'][:10]}: nothing was timed.{ended}{stale}", ""]
     kept = {kind: [entry[f"met_{kind}"] for entry in one["results"] if entry[f"met_{kind}"] is not None] for kind in ("beside", "rival")}
-    lines = [f"`{one['variant']}` on one {device}, {one['ended'][:10]}, warm, {one['processes']} processes: at most {one['beside_limit']:g} times the best of the "
+    lines = [f"`{one['variant']}` on one {device}, {one['ended'][:10]}, {one['mode']}, at least {one['processes']} processes each: at most {one['beside_limit']:g} times the best of the "
              f"variants beside it on {sum(kept['beside'])} of {len(kept['beside'])} problems, at most {one['rival_limit']:g} times the best rival on "
-             f"{sum(kept['rival'])} of {len(kept['rival'])}.{ended}{stale}", "",
+             f"{sum(kept['rival'])} of {len(kept['rival'])}, of {len(one['results'])} in all. Rivals: {', '.join(one['rivals'])}.{ended}{stale}", "",
              *cells.head(["problem"], ["time, us", "TFLOP/s"], ["best beside it", "time over its", "best rival", "time over its", "both limits kept"])]
     for entry in one["results"]:
         met = {entry["met_beside"], entry["met_rival"]}

@@ -9,6 +9,7 @@ from evosdpa import stats, variants
 from evosdpa.evidence import Status, Timing
 from evosdpa.rival_names import ANCHOR
 from evosdpa.stats import Estimate
+from evosdpa.timings import OVERLAP_SHARE
 
 
 def of_steps(records: Mapping[str, Any]) -> tuple[Status, str]:
@@ -40,6 +41,13 @@ def over_floor(timing: Timing, company: Sequence[Timing]) -> tuple[str, Estimate
         return None
     slowest = max(floors, key=lambda one: one.time_us or 0.0)
     return slowest.name, stats.ratio_within(timing.process_medians_us, slowest.process_medians_us)
+
+
+def overlapping(timings: Sequence[Timing]) -> dict[str, str]:
+    """Problems on which a variant's launches overlap, with the reason. The kernels' own record is taken in mode warm; what it says of launches in a
+    row holds for mode stream, which rotates the inputs of the same launches."""
+    return {one.problem: f"launches overlap, says the record of mode warm: {one.reason}" for one in timings
+            if one.mode == "warm" and one.status is Status.SUSPECT and one.span.get("overlapped", 0) > OVERLAP_SHARE * one.span.get("launches", 0)}
 
 
 def suspicion(floor: str, ratio: Estimate) -> str:

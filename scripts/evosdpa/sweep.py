@@ -116,7 +116,7 @@ def judge(record: Sweep, beside: list[str]) -> None:
 
     A limit is held against the ratio itself, not against its interval: "within 1.05" is a promise about the time, and with few processes the interval
     would excuse what is slower. The interval stands beside it. `failed` names the problem that is furthest beyond a limit; else the status is that
-    of the first problem on which the variant has no right time.
+    of the first problem on which the variant has no right time, or `not_run` where there was nothing right to compare it with.
     """
     for timing in record.timings:
         if timing.status is Status.OK:
@@ -129,6 +129,7 @@ def judge(record: Sweep, beside: list[str]) -> None:
     missed = sorted((-entry[kind]["ratio"] / limit, entry["problem"], kind) for entry in record.results
                     for kind, limit in (("beside", record.beside_limit), ("rival", record.rival_limit)) if entry[f"met_{kind}"] is False)
     untimed = [one for one in record.results if one["status"] != Status.OK]
+    alone = [(one["problem"], what) for one in record.results for kind, what in (("beside", "variant beside it"), ("rival", "rival")) if one[f"met_{kind}"] is None]
     if wrong:
         record.status, record.reason = Status.FAILED, f"{wrong[0]['problem']}: {wrong[0]['reason']}"
     elif missed:
@@ -142,6 +143,10 @@ def judge(record: Sweep, beside: list[str]) -> None:
     elif untimed:
         record.status = Status(untimed[0]["status"])
         record.reason = f"no right time on {len(untimed)} of {len(record.results)} problems; {untimed[0]['problem']}: {untimed[0]['reason']}"
+    elif alone:
+        problem, what = alone[0]
+        over = len({name for name, _ in alone})
+        record.status, record.reason = Status.NOT_RUN, f"{problem}: no {what} has a right time to compare with; so on {over} of {len(record.results)} problems"
 
 
 def _entry(record: Sweep, problem: str, timed: dict[str, Timing], beside: list[str]) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from evosdpa.evidence import Build, Status
 from evosdpa.harness.abi import Library, SdpaProblem, Strides
 from evosdpa.problem import DTYPES
 
-BUILDS = Path("results/build")
-"""Where the workflow puts libraries, relative to the project."""
+BUILDS = Path(__file__).resolve().parents[2] / "results" / "build"
+"""Where this project's workflow puts libraries, wherever the caller works."""
 
 DEFAULTS = {"cpu": "v0_reference", "cuda": "sdpa"}
 """The variant for a kind of device when none is named: the one that takes most problems there; `sdpa` is for every chip from sm_80 on."""

@@ -10,7 +10,6 @@ from evosdpa.page.ratios import Ratio
 
 COMMAND = "snakemake --cores 1 sweep"
 
-MODE = "warm"
 
 MOST_SWEEPS = 4
 """Sweeps on the page; gap.json has all."""
@@ -61,7 +60,7 @@ class Sweep:
 
 def _against(found: Any) -> tuple[str, Ratio]:
     """What a time is held against: its name and the ratio."""
-    return str(found.get("name") or "") if isinstance(found, dict) else "", Ratio.of(MODE, found)
+    return str(found.get("name") or "") if isinstance(found, dict) else "", Ratio.of("", found)  # all of a sweep's times are of one mode
 
 
 def _rung(name: str, entry: dict[str, Any], rival: Any, cudnn: Any) -> tuple[str, Ratio, Ratio, str]:
@@ -110,10 +109,12 @@ def _told(entry: dict[str, Any], results: list[dict[str, Any]], device: str) -> 
         return f"not known for {name} on {device}: {words.mark(status).text if status != 'ok' else 'no time could be compared'}{f', {reason}' if reason else ''}."
     limits = {kind: words.finite(entry.get(f"{kind}_limit")) for kind in ("beside", "rival")}
     near_limit, fast_limit = (words.NOTHING if limit is None else f"{limit:g}{words.TIMES}" for limit in limits.values())
-    begins = "yes" if near == near_of and fast == fast_of else "not everywhere"
+    everywhere, over = len(results), near < near_of or fast < fast_of
+    begins = "not everywhere" if over else "yes" if near == fast == everywhere else "wherever it could be judged"
     lost = sum(one.get("status") != "ok" for one in results)
     return (f"{begins}: {name} on {device} takes at most {near_limit} the time of the best variant beside it on {near} of {words.plural(near_of, 'problem')}, "
-            f"and at most {fast_limit} that of the best rival on {fast} of {fast_of}.{_worst(results, limits)}"
+            f"and at most {fast_limit} that of the best rival on {fast} of {fast_of}{'' if near_of == fast_of == everywhere else f', of {everywhere} in all'}."
+            f"{_worst(results, limits)}"
             + (f" No right time on {words.plural(lost, 'problem')}." if lost else ""))
 
 
@@ -126,10 +127,11 @@ def _sweep(document: dict[str, Any], entry: dict[str, Any]) -> Sweep:
     known = next((one for one in document["devices"] if one.get("slug") == device), {"slug": device})
     name, results = words.device_words(known) or "this device", entry.get("results") or []
     stale = f"Out of date (changed since: {words.listed(entry.get('changed') or ['unknown'], 8)}): " if entry.get("stale") else ""
-    processes = words.finite(entry.get("processes"))
+    processes, rivals = words.finite(entry.get("processes")), [str(one) for one in entry.get("rivals") or []]
     left_out = "; ".join(f"left out: {one}, {words.clip(reason, 200)}" for one, reason in sorted((entry.get("left_out") or {}).items()))
     reason = words.clip(entry.get("reason"), 400) if results else ""  # without results the answer says it
-    about = "; ".join(filter(None, (reason, f"{MODE} mode", f"{processes:.0f} processes" if processes else "", str(entry.get("origin") or ""), words.date(entry.get("ended")), left_out)))
+    about = "; ".join(filter(None, (reason, f"{entry.get('mode') or 'one'} mode", f"at least {processes:.0f} processes each" if processes else "",
+                                    f"rivals: {words.listed(rivals, 12)}" if rivals else "", str(entry.get("origin") or ""), words.date(entry.get("ended")), left_out)))
     return Sweep(id=facts.slug("sweep", variant, "on", device), variant=variant, device_words=name, answer=_capital(stale + _told(entry, results, name)),
                  mark=words.mark(entry.get("status"), entry.get("stale")), stale=bool(entry.get("stale")), rival_limit=words.finite(entry.get("rival_limit")),
                  about=about, lines=[_line(variant, entry.get("left_out") or {}, one) for one in results[:MOST_LINES]])
