@@ -87,7 +87,8 @@ def test_this_repository_carries_evidence_from_an_h200():
 
 
 ROUNDED_TWICE = {"v8_cluster", "v8_cluster@PDL=1", "sdpa"}
-"""Variants that round partial results to 16 bits by design, and what hands problems on to them: right, but with less room than a kernel that only rounds at the end."""
+"""Variants that round partial results to 16 bits by design, and what hands problems on to them: right, but with less room than a kernel that only
+rounds at the end."""
 ROUNDED_ROOM = 0.9
 """Some room all the same: seeds are drawn anew each time, so without any the next run would call it wrong."""
 
@@ -128,4 +129,4 @@ def test_recorded_files_are_whole(path: Path):
     assert record.variant == path.parent.name
     if isinstance(record, evidence.Bench):
         assert keys.digest_file(path.with_name(record.samples_file)) == record.samples_sha256
-    assert path.stat().st_size < 512 * 1024
+    assert path.stat().st_size < (1536 if record.variant == "rivals" else 512) * 1024  # the rivals' is a dozen runs in one
