@@ -43,8 +43,9 @@ levers: {V8_WAVES: [1, 2, 4], V9_KEYS: [512, 1024, 2048]}
 //
 // So on Hopper: v8 where it can and its CTAs fit at once; v4 where its own do, since the more CTAs work, the sooner a small problem is done;
 // v9 where there is work for most SMs and enough keys that one warpgroup's products hide another's softmax; else v5. Of 128 keys v5 makes
-// one tile, so there is nothing to split. Causal work of one wave lasts as long as the longest of it, half of which v5 does: with many
-// keys v5 then is ahead of v9. Elsewhere v4 up to two waves of its CTAs, else v3. What needs rows at other than 16-byte boundaries goes
+// one tile, so there is nothing to split. Causal work of fewer than two waves lasts as long as the longest of it,
+// of which v5's 64 rows are a half or a third: with many keys v5 is then put ahead of v9, which one problem here bears out.
+// Elsewhere v4 up to two waves of its CTAs, else v3. What needs rows at other than 16-byte boundaries goes
 // to v1. A rung that refuses a problem passes it on to the next one.
 
 #define HOPPER (__CUDA_ARCH_LIST__ == 900) // the one architecture that the library is built for; the others have no use for v5, v8 and v9

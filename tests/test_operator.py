@@ -9,7 +9,7 @@ import pytest
 import torch
 from page_data import GOAL, HOSTILE, H200, on_h200, operator as planted_operator, tried
 from page_tools import browse, section, stands, whole
-from test_readme import Planted
+from test_readme import Planted, planted_in
 
 from evosdpa import build as builds, config as configuration, evidence, gap, isolate, keys, operator, torch_op, variants
 from evosdpa.evidence import Build, Operator, OperatorCheck, Status, Verify
@@ -245,14 +245,10 @@ def test_what_cannot_be_tried_is_one_line(workspace, change, target, expected):
 @pytest.fixture
 def readme_folder(tmp_path, monkeypatch):
     """A folder with planted variants, the operators of two of which are of interest."""
-    monkeypatch.chdir(tmp_path)
-    variants.sources.cache_clear(), variants.floors.cache_clear()
-    made = Planted(tmp_path)
-    variants.sources.cache_clear(), variants.floors.cache_clear()
-    with open("config.yaml", "a") as file:
-        file.write("operator: {variants: [l1_right, l4_bare]}\n")
-    yield made
-    variants.sources.cache_clear(), variants.floors.cache_clear()
+    with planted_in(tmp_path, monkeypatch) as made:
+        with open("config.yaml", "a") as file:
+            file.write("operator: {variants: [l1_right, l4_bare]}\n")
+        yield made
 
 
 def record_operator(planted: Planted, *checks: dict, changed: str = "", **more) -> None:

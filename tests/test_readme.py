@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -154,21 +156,28 @@ class Planted:
         return {re.match(r"\*\*(.+)\*\*", line[0])[1]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
 
 
+@contextlib.contextmanager
+def planted_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Planted]:
+    """Work in a folder with planted variants; what is cached about sources is of that folder only."""
+    monkeypatch.chdir(folder)
+    variants.sources.cache_clear(), variants.floors.cache_clear()
+    made = Planted(folder)
+    variants.sources.cache_clear(), variants.floors.cache_clear()
+    yield made
+    variants.sources.cache_clear(), variants.floors.cache_clear()
+
+
 @pytest.fixture
 def planted(tmp_path, monkeypatch):
     """A right variant, a wrong one, a stale one, one without a profile and with a suspect time, one missing, and another lever value of the right one."""
-    monkeypatch.chdir(tmp_path)
-    variants.sources.cache_clear(), variants.floors.cache_clear()
-    made = Planted(tmp_path)
-    variants.sources.cache_clear(), variants.floors.cache_clear()
-    made.rivals()
-    made.variant("l1_right", 20.0, profiled=profile(combine=5.0, main=30.0))
-    made.variant("l1_right@STAGES=3", 16.0, profiled=profile(main=30.0))
-    made.variant("l2_wrong", 3.33, failed=2, profiled=profile(main=30.0))
-    made.variant("l3_stale", 12.0, profiled=profile(main=30.0), changed="source")
-    made.variant("l4_bare", 4.0, status="suspect", reason="59 of 60 launches begin before the one before has ended")
-    yield made
-    variants.sources.cache_clear(), variants.floors.cache_clear()
+    with planted_in(tmp_path, monkeypatch) as made:
+        made.rivals()
+        made.variant("l1_right", 20.0, profiled=profile(combine=5.0, main=30.0))
+        made.variant("l1_right@STAGES=3", 16.0, profiled=profile(main=30.0))
+        made.variant("l2_wrong", 3.33, failed=2, profiled=profile(main=30.0))
+        made.variant("l3_stale", 12.0, profiled=profile(main=30.0), changed="source")
+        made.variant("l4_bare", 4.0, status="suspect", reason="59 of 60 launches begin before the one before has ended")
+        yield made
 
 
 def test_rungs_stand_in_the_configurations_order_behind_their_parents(planted):

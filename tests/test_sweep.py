@@ -9,7 +9,7 @@ import page_data
 import pytest
 from page_data import H200, SWEPT, on_h200, sweep as planted_sweep, swept
 from page_tools import browse, section, stands, whole
-from test_readme import Planted
+from test_readme import Planted, planted_in
 
 from evosdpa import benchmarking, build as builds, config as configuration, evidence, gap, keys, sweep, variants
 from evosdpa.config import ConfigError
@@ -227,14 +227,10 @@ def test_what_cannot_be_swept_is_one_line(workspace, change, target, expected):
 @pytest.fixture
 def readme_folder(tmp_path, monkeypatch):
     """A folder with two planted variants of which one is swept."""
-    monkeypatch.chdir(tmp_path)
-    variants.sources.cache_clear(), variants.floors.cache_clear()
-    made = Planted(tmp_path)
-    variants.sources.cache_clear(), variants.floors.cache_clear()
-    with open("config.yaml", "a") as file:
-        file.write(f"sweep: {{variant: l1_right, beside: [l2_wrong, l4_bare], problems: [{FIRST}, {SECOND}]}}\n")
-    yield made
-    variants.sources.cache_clear(), variants.floors.cache_clear()
+    with planted_in(tmp_path, monkeypatch) as made:
+        with open("config.yaml", "a") as file:
+            file.write(f"sweep: {{variant: l1_right, beside: [l2_wrong, l4_bare], problems: [{FIRST}, {SECOND}]}}\n")
+        yield made
 
 
 def record_sweep(planted: Planted, *timings: Timing, changed: str = "", **more) -> None:

@@ -320,3 +320,22 @@ def protocol(document: dict[str, Any]) -> list[tuple[str, str]]:
     """Settings of the measurement and of the check, name by name."""
     return [(f"{section}.{name}", words.NOTHING if value is None else _plain(value))
             for section, settings in sorted(document["protocol"].items()) for name, value in sorted((settings or {}).items())]
+
+
+# Steps that run only when they are asked for: their entries name a device and a variant, and whether they are stale.
+
+def device_named(document: dict[str, Any], slug: str) -> str:
+    """A device in words, by its slug."""
+    known = next((one for one in document["devices"] if one.get("slug") == slug), {"slug": slug})
+    return words.device_words(known) or "this device"
+
+
+def leading_first(document: dict[str, Any], entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Entries by device, those of the leading one first, and by variant."""
+    return sorted(entries, key=lambda one: (one.get("device") != document["leading_device"], str(one.get("device")), str(one.get("variant"))))
+
+
+def dated(entry: dict[str, Any], told: str) -> str:
+    """What an entry tells, as a sentence; a stale one says first what has changed since."""
+    stale = f"Out of date (changed since: {words.listed(entry.get('changed') or ['unknown'], 8)}): " if entry.get("stale") else ""
+    return f"{stale}{told}"[:1].upper() + f"{stale}{told}"[1:]

@@ -94,24 +94,19 @@ def _told(entry: dict[str, Any], checks: list[Check], costs: list[Cost], device:
 
 def _operator(document: dict[str, Any], entry: dict[str, Any]) -> Operator:
     device, variant = str(entry.get("device") or ""), str(entry.get("variant") or "")
-    known = next((one for one in document["devices"] if one.get("slug") == device), {"slug": device})
-    name = words.device_words(known) or "this device"
+    name = facts.device_named(document, device)
     checks = [_check(one) for one in (entry.get("checks") or [])[:MOST_LINES]]
     costs = [_cost(one, entry.get("over") or {}) for one in entry.get("costs") or []]
-    stale = f"Out of date (changed since: {words.listed(entry.get('changed') or ['unknown'], 8)}): " if entry.get("stale") else ""
-    told = f"{stale}{_told(entry, checks, costs, name)}"
     processes = words.finite(entry.get("processes"))
     about = "; ".join(filter(None, (f"cost of {entry['problem']}" if costs and entry.get("problem") else "", f"{processes:.0f} processes" if processes else "",
                                     f"torch {entry['torch']}" if entry.get("torch") else "", str(entry.get("origin") or ""), words.date(entry.get("ended")))))
-    return Operator(id=facts.slug("operator", variant, "on", device), variant=variant, device_words=name, answer=told[:1].upper() + told[1:],
+    return Operator(id=facts.slug("operator", variant, "on", device), variant=variant, device_words=name, answer=facts.dated(entry, _told(entry, checks, costs, name)),
                     mark=words.mark(entry.get("status"), entry.get("stale")), stale=bool(entry.get("stale")), about=about, checks=checks, costs=costs)
 
 
 def of(document: dict[str, Any]) -> list[Operator]:
     """Every operator, those of the leading device first."""
-    leading = document["leading_device"]
-    entries = sorted(document["operators"], key=lambda one: (one.get("device") != leading, str(one.get("device")), str(one.get("variant"))))
-    return [_operator(document, one) for one in entries[:MOST_OPERATORS]]
+    return [_operator(document, one) for one in facts.leading_first(document, document["operators"])[:MOST_OPERATORS]]
 
 
 def nothing(document: dict[str, Any]) -> str:
@@ -119,6 +114,5 @@ def nothing(document: dict[str, Any]) -> str:
     leading = document["leading_device"]
     if any(one.get("device") == leading for one in document["operators"]):
         return ""
-    known = next((one for one in document["devices"] if one.get("slug") == leading), {"slug": leading})
-    return (f"Not known on {words.device_words(known) or 'this device'}: no variant was tried there as a PyTorch operator. Name one in config.yaml, "
+    return (f"Not known on {facts.device_named(document, leading)}: no variant was tried there as a PyTorch operator. Name one in config.yaml, "
             f"operator.variants, and run {COMMAND}.")

@@ -118,37 +118,27 @@ def _told(entry: dict[str, Any], results: list[dict[str, Any]], device: str) -> 
             + (f" No right time on {words.plural(lost, 'problem')}." if lost else ""))
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _sweep(document: dict[str, Any], entry: dict[str, Any]) -> Sweep:
     device, variant = str(entry.get("device") or ""), str(entry.get("variant") or "")
-    known = next((one for one in document["devices"] if one.get("slug") == device), {"slug": device})
-    name, results = words.device_words(known) or "this device", entry.get("results") or []
-    stale = f"Out of date (changed since: {words.listed(entry.get('changed') or ['unknown'], 8)}): " if entry.get("stale") else ""
+    name, results = facts.device_named(document, device), entry.get("results") or []
     processes, rivals = words.finite(entry.get("processes")), [str(one) for one in entry.get("rivals") or []]
     left_out = "; ".join(f"left out: {one}, {words.clip(reason, 200)}" for one, reason in sorted((entry.get("left_out") or {}).items()))
     reason = words.clip(entry.get("reason"), 400) if results else ""  # without results the answer says it
     about = "; ".join(filter(None, (reason, f"{entry.get('mode') or 'one'} mode", f"at least {processes:.0f} processes each" if processes else "",
                                     f"rivals: {words.listed(rivals, 12)}" if rivals else "", str(entry.get("origin") or ""), words.date(entry.get("ended")), left_out)))
-    return Sweep(id=facts.slug("sweep", variant, "on", device), variant=variant, device_words=name, answer=_capital(stale + _told(entry, results, name)),
+    return Sweep(id=facts.slug("sweep", variant, "on", device), variant=variant, device_words=name, answer=facts.dated(entry, _told(entry, results, name)),
                  mark=words.mark(entry.get("status"), entry.get("stale")), stale=bool(entry.get("stale")), rival_limit=words.finite(entry.get("rival_limit")),
                  about=about, lines=[_line(variant, entry.get("left_out") or {}, one) for one in results[:MOST_LINES]])
 
 
 def of(document: dict[str, Any]) -> list[Sweep]:
     """Every sweep, those of the leading device first."""
-    leading = document["leading_device"]
-    entries = sorted(document["sweeps"], key=lambda one: (one.get("device") != leading, str(one.get("device")), str(one.get("variant"))))
-    return [_sweep(document, one) for one in entries[:MOST_SWEEPS]]
+    return [_sweep(document, one) for one in facts.leading_first(document, document["sweeps"])[:MOST_SWEEPS]]
 
 
 def nothing(document: dict[str, Any]) -> str:
     """What the page says without a sweep."""
-    leading = document["leading_device"]
-    known = next((one for one in document["devices"] if one.get("slug") == leading), {"slug": leading})
-    return (f"Not measured on {words.device_words(known) or 'this device'}: no variant was timed there over many problems. Name one in config.yaml, sweep.variant, "
+    return (f"Not measured on {facts.device_named(document, document['leading_device'])}: no variant was timed there over many problems. Name one in config.yaml, sweep.variant, "
             f"and run {COMMAND}.")
 
 
