@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import html
 import json
 import re
@@ -29,8 +31,15 @@ def whole(document):
     return render.whole(json.loads(json.dumps(document)))
 
 
+def with_blocks(text):
+    """A page with the data for its scripts back in their elements, as a browser has it after it has unpacked them."""
+    packed = re.search(r'blocksReady = unpack\("([^"]*)"\)', text)[1]
+    texts = iter(json.loads(gzip.decompress(base64.b64decode(packed))))
+    return re.sub(r'(<script type="application/json"[^>]*>)(?=</script>)', lambda match: match[1] + next(texts), text.replace(packed, ""))
+
+
 def without_bundle(text, cache):
-    return text.replace(render.bundle(cache), "")
+    return with_blocks(text.replace(render.bundle(cache), ""))
 
 
 def section(text, name):

@@ -14,7 +14,7 @@ import pytest
 
 from evosdpa.evidence import EvidenceError
 from evosdpa.page import charts, facts, gate, ladders, render, tiles, words
-from page_tools import browse, chromium, loads, planted, section, stands, whole, without_bundle
+from page_tools import browse, chromium, loads, planted, section, stands, whole, with_blocks, without_bundle
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 1_500_000
@@ -305,7 +305,7 @@ def test_text_from_tools_cannot_break_out(cache):
     text = render.page(document, cache)
     assert "<img" not in text.replace(render.bundle(cache), "")
     assert text.count("</script") == text.count("<script") - render.bundle(cache).count("<script")
-    for block in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL):
+    for block in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', with_blocks(text), re.DOTALL):
         assert not re.search("[<>&\u2028\u2029]", block)
         json.loads(block)
 

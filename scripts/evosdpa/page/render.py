@@ -22,13 +22,20 @@ from evosdpa.page import (analysis, analysis_charts, cards, charts, clock_charts
 FOLDER = Path(__file__).parent
 VEGA_LITE = "6.4"
 SNIPPET = "window.vegaEmbed=vegaEmbed;"
-UNPACK = """window.libraryReady = (async () => {
-  const bytes = Uint8Array.from(atob("PACKED"), one => one.charCodeAt(0));
-  const text = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-  document.head.append(Object.assign(document.createElement("script"), {textContent: text}));
-})();
+UNPACK = """window.unpack = async packed => {
+  const bytes = Uint8Array.from(atob(packed), one => one.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+};
+window.libraryReady = unpack("PACKED").then(text =>
+  document.head.append(Object.assign(document.createElement("script"), {textContent: text})));
 """
 """Browsers that cannot unpack it (before 2023) keep the still pictures."""
+
+BLOCK = re.compile(r'(<script type="application/json"[^>]*>)(.*?)(?=</script>)', re.DOTALL)
+"""Data for a script of the page."""
+
+PLACE = "PACKED_BLOCKS"
+"""Where report.html.jinja has the data of all of them."""
 
 EMPTY: dict[str, Any] = dict(
     goal={}, this_device=None, leading_device="", devices=[], problems=[], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
@@ -64,9 +71,19 @@ def bundle(cache: Path) -> str:
     if path.is_file():
         return path.read_text()
     script = vl_convert.javascript_bundle(SNIPPET, vl_version=VEGA_LITE)
-    packed = base64.b64encode(gzip.compress(script.encode(), 9, mtime=0)).decode()  # no letter of base64 can end a script element
-    evidence.write_text(path, UNPACK.replace("PACKED", packed))
+    evidence.write_text(path, UNPACK.replace("PACKED", packed(script)))
     return path.read_text()
+
+
+def packed(text: str) -> str:
+    """Text as the page's `unpack` reads it: gzip in base64, no letter of which can end a script element."""
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
+def with_packed_blocks(text: str) -> str:
+    """The page with the data for its scripts moved out of the blocks, whose elements stay, and packed together: a sixth of its size."""
+    before, _, after = BLOCK.sub(r"\1", text).rpartition(PLACE)
+    return before + packed(json.dumps([match[2] for match in BLOCK.finditer(text)], ensure_ascii=False)) + after
 
 
 def json_block(value: Any) -> Markup:
@@ -314,7 +331,7 @@ def page(document: dict[str, Any], cache: Path) -> str:
     shown = [one.view for one in search.candidates[:cards.MOST_CARDS]]
     lines, more_lines = facts.provenance(document)
     figures = dict(goal=goal_figures(document), zoom=zoom_figures(document), others=other_figures(document))
-    return environment.get_template("report.html.jinja").render(
+    return with_packed_blocks(environment.get_template("report.html.jinja").render(
         css=Markup((FOLDER / "style.css").read_text()), embed=Markup((FOLDER / "embed.js").read_text()), choices=Markup((FOLDER / "choices.js").read_text()),
         bundle=Markup(bundle(cache)), choice=ladder_choice.view(document),
         head=headline(document), devices=facts.devices(document), modes=[str(mode) for mode in document["goal"].get("modes") or ["warm"]],
@@ -327,4 +344,4 @@ def page(document: dict[str, Any], cache: Path) -> str:
         history=histories(document), clocks=clock_figures(document), itself_figures=tries_figures(itself), itself_kinds=gate.KINDS,
         variants_answer=facts.variants_answer(document), provenance=lines, provenance_left_out=more_lines, protocol=facts.protocol(document),
         band=f"{100 * stats.SAME_BAND:g}", confidence=f"{100 * stats.CONFIDENCE:g}",
-        tolerance=(document["protocol"].get("verify") or {}).get("tolerance"))
+        tolerance=(document["protocol"].get("verify") or {}).get("tolerance")))
