@@ -279,7 +279,7 @@ def points(where: Setting, mode: str) -> list[Point]:
         if entry.kind == "floor" or not _right(entry.row):
             continue
         kernels = subjects[entry.name].kernels(where.problem.name) if entry.kind == "variant" and entry.name in subjects else []
-        moved = sum(words.finite(one["metrics"].get(L2_BYTES)) or 0.0 for one in kernels)
+        moved = math.fsum(words.finite(one["metrics"].get(L2_BYTES)) or 0.0 for one in kernels)
         found.append(Point(entry.name, entry.kind, entry.ranked, words.time_us(entry.row), where.problem.flops / entry.row["time_us"] / 1e6,
                            where.problem.flops / where.problem.bytes, where.problem.flops / moved if moved else None))
     return found
@@ -326,7 +326,7 @@ class Busy:
     @property
     def cycles(self) -> float:
         """Cycles between two instructions of a warp."""
-        return sum(value for _, value in self.stalls)
+        return math.fsum(value for _, value in self.stalls)
 
 
 def busy(kernels: list[dict[str, Any]]) -> Busy | None:
@@ -397,7 +397,7 @@ def stall_values(found: Busy | None) -> list[dict[str, Any]]:
                    note=waiting.MEANING.get(reason) or NO_WAIT.get(reason, "")) for reason, value in found.stalls[:MOST_STALLS]]
     rest = found.stalls[MOST_STALLS:]
     if rest:
-        total = sum(value for _, value in rest)
+        total = math.fsum(value for _, value in rest)
         values.append(dict(label=f"{len(rest)} others", value=f"{total:.2f}", low=0.0, high=total, basis="wait",
                            note=", ".join(reason.replace("_", " ") for reason, _ in rest)))
     return values
