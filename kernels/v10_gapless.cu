@@ -1,0 +1,503 @@
+/* evo-sdpa
+title: nothing between the products
+parent: v9_specialised
+idea: a piece of work ends beside the next one's first scores and softmax; fewer instructions a weight; output rescaled only where the maximum outgrows it
+expects: 6.5-8.5 us on the goal problem, for which it is not made; 640-690 TFLOP/s on b4h16s4096d128-fp16
+levers: {PING_PONG: [0, 1], STAGES: [2, 3], SLACK: [0, 8]}
+*/
+
+// v9's CTA: a warp that fetches, warpgroups of 64 query rows that take turns with the tensor cores, CTAs that stay. What lies between the products
+// goes, as far as it can.
+//
+// Between pieces of work. In v9 a piece begins with products that nothing runs beside and a softmax, and ends with values and with stores of
+// the output. Here all work of a CTA is one chain of tiles: the step that ends a piece is a step like all others, whose next scores are
+// those of the next piece's first tile.
+//
+//     tensor cores   Q K^T (next piece) | P V (this one's last tile) |
+//     the rest                          | maximum, exp (next piece)  | normalise and store O, pack P
+//
+// Between scores and weights. A weight is 2^(scale x score - shift), one multiply-add and one exponential. v9 subtracts first, so that the
+// difference is exact; but a multiply-add rounds once, as the product of that difference does, and what rounding does to a shift it does to
+// all of a row's weights and to their sum.
+//
+// Between tiles. The shift need not be the maximum (FlashAttention-4). It stays until a row's maximum is more than SLACK powers of 2 above it, since
+// weights up to 2^SLACK are as exact as those up to 1. So hardly any tile but the first multiplies O, and a warp whose rows all stay
+// goes past that.
+//
+// And of head_dim 64 two warpgroups instead of three, where fewer rows are computed by that: with 192 rows a CTA the last ones of a head, or
+// the last round of the SMs, are mostly empty on short problems.
+//
+// Predicted on an H200, from v9's times there and from SASS: a tile without a mask is 406 instructions of a warp for v9's 493 at head_dim 64, and 450
+// for 568 at head_dim 128. At head_dim 64, where a warpgroup's softmax is longer than the others' products, that is most of a tile:
+// 520-570 TFLOP/s on b4h16s4096d64-fp16, of v9's 496. At head_dim 128 the tensor cores are what is waited for, yet they wait too: 640-690, of
+// v9's 639. On b4h16s512d64-fp16, where a piece is four tiles and most SMs have two, v9 takes 19.0 us with 192 rows; 128 are two thirds of
+// the work, and one of two gaps goes: 11.5-14. The goal problem has one piece a CTA, and so nothing to join; with 128 rows for 192
+// 6.5-8.5 us for v9's 10.7.
+//
+// What is left on the table: the first piece's gap; exponentials, which take as long as the products at head_dim 64, and of which some could be
+// polynomials on the FMA pipe; K and V fetched by every CTA for itself (no multicast).
+
+#include <type_traits>
+
+#include "sdpa_device.cuh"
+#include "sdpa_dtype.cuh"
+#include "sdpa_hopper.cuh"
+#include "sdpa_launch.cuh"
+#include "sdpa_mma.cuh"
+#include "sdpa_specialised.cuh"
+#include "sdpa_wgmma.cuh"
+
+#ifndef PING_PONG
+#define PING_PONG 1 // 1: warpgroups take turns with the tensor cores
+#endif
+#ifndef STAGES
+#define STAGES 2 // tiles of K, and of V, in shared memory
+#endif
+#ifndef SLACK
+#define SLACK 8 // powers of 2 by which a maximum may be above the shift; 0: O follows every new maximum
+#endif
+static_assert(PING_PONG == 0 || PING_PONG == 1, "PING_PONG must be 0 or 1");
+static_assert(STAGES == 2 || STAGES == 3, "STAGES must be 2 or 3");
+static_assert(SLACK >= 0 && SLACK <= 15, "SLACK must be 0 to 15: no fp16 weight is above 65504");
+
+constexpr int GROUP_ROWS = 64, GROUP_THREADS = 128; // the M of wgmma, and who holds it
+constexpr int BLOCK_KV = 128;                       // keys in a tile, the N of Q K^T
+
+// Who does what, and how many registers a thread has then: 64 K are there for all of them.
+template <int NUM_GROUPS> struct Roles {
+  static constexpr int GROUPS = NUM_GROUPS; // that multiply; one more fetches
+  static constexpr int BLOCK_Q = GROUPS * GROUP_ROWS, NUM_THREADS = (GROUPS + 1) * GROUP_THREADS;
+  static constexpr int FETCHING_REGISTERS = GROUPS == 3 ? 32 : 40, MULTIPLYING_REGISTERS = GROUPS == 3 ? 160 : 232;
+};
+
+// Shared memory of a CTA: boxes of 64 columns as TMA writes and wgmma reads them, each at a multiple of 1024 bytes.
+template <typename T, int DIM, int GROUPS> struct Shared {
+  static constexpr int BOXES = DIM / BOX_COLUMNS;
+  static constexpr int Q_STAGES = DIM == 64 || STAGES == 2 ? 2 : 1; // this work's rows and the next one's, where both fit
+  alignas(1024) T Q[Q_STAGES][BOXES][Roles<GROUPS>::BLOCK_Q][BOX_COLUMNS];
+  alignas(1024) T K[STAGES][BOXES][BLOCK_KV][BOX_COLUMNS];
+  alignas(1024) T V[STAGES][BOXES][BLOCK_KV][BOX_COLUMNS];
+  uint64_t Q_full[Q_STAGES], K_full[STAGES], V_full[STAGES];    // one arrival, that announces the bytes, and the bytes
+  uint64_t Q_empty[Q_STAGES], K_empty[STAGES], V_empty[STAGES]; // an arrival of each warp that multiplies
+};
+constexpr int ALIGNMENT_SLACK = 1024 - 128; // dynamic shared memory starts at a multiple of 128; the kernel rounds up
+
+// What there is to do. Work number i is a q tile of a head; heads of all batches count through.
+typedef struct {
+  uint32_t num_work, q_tiles, num_heads, heads_q;
+  uint32_t heads_at_once; // a section: q tiles of these heads go side by side
+  uint32_t last_section;
+} schedule;
+
+typedef struct {
+  int batch, head, q0, num_tiles; // first query row, tiles of keys
+} work_item;
+
+// Top-left causal: row i sees keys 0 .. i. Tiles that no row of the work sees are not even fetched. From one section to the next the order of
+// q tiles turns round, so that work is nowhere much shorter or longer than its neighbours', and the last section ends with the shortest.
+template <int BLOCK_Q> __device__ __forceinline__ work_item work_of(const schedule &s, const tiled_problem &p, uint32_t number) {
+  const uint32_t section = number / (s.heads_at_once * s.q_tiles), first_head = section * s.heads_at_once;
+  const uint32_t heads = min(s.heads_at_once, s.num_heads - first_head), place = number - first_head * s.q_tiles;
+  const uint32_t within = (s.last_section - section) % 2 ? heads * s.q_tiles - 1 - place : place;
+  const uint32_t q_tile = within / heads, flat_head = first_head + within - q_tile * heads;
+  const int batch = flat_head / s.heads_q, q0 = (p.causal ? s.q_tiles - 1 - q_tile : q_tile) * BLOCK_Q;
+  const int kv_end = p.causal ? min(min(q0 + BLOCK_Q, p.seq_q), p.seq_kv) : p.seq_kv;
+  return {batch, (int)(flat_head - batch * s.heads_q), q0, (kv_end + BLOCK_KV - 1) / BLOCK_KV};
+}
+
+// The CTA's work of a round. Where work gets shorter (or longer) from number to number, going backwards every other time evens it out.
+__device__ __forceinline__ uint32_t work_number(uint32_t round) {
+  return round * gridDim.x + (round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
+}
+
+// A place in a ring of stages, and the parity of its barriers there.
+template <int LENGTH> struct Place {
+  int stage = 0, parity = 0;
+  __device__ __forceinline__ void advance() {
+    if (++stage == LENGTH) stage = 0, parity ^= 1;
+  }
+};
+
+template <typename T, int DIM, int GROUPS>
+__global__ void __launch_bounds__(Roles<GROUPS>::NUM_THREADS, 1)
+    sdpa_gapless(const __grid_constant__ tiled_problem p, const __grid_constant__ schedule s,
+                 const __grid_constant__ CUtensorMap Q_map, const __grid_constant__ CUtensorMap K_map,
+                 const __grid_constant__ CUtensorMap V_map) {
+#if SDPA_HOPPER
+  using Smem = Shared<T, DIM, GROUPS>;
+  using R = Roles<GROUPS>;
+  constexpr int BOXES = Smem::BOXES, Q_STAGES = Smem::Q_STAGES, STEPS_IN_BOX = BOX_COLUMNS / 16;
+  extern __shared__ __align__(128) unsigned char shared_memory[];
+  Smem &smem = *reinterpret_cast<Smem *>(shared_memory + (-smem_address(shared_memory) & 1023));
+
+  const int warp = warp_index(), lane = threadIdx.x % 32, group = warp / 4;
+  if (threadIdx.x == 0) {
+#pragma unroll
+    for (int stage = 0; stage < Q_STAGES; ++stage) {
+      mbarrier_init(&smem.Q_full[stage], 1);
+      mbarrier_init(&smem.Q_empty[stage], R::GROUPS * 4);
+    }
+#pragma unroll
+    for (int stage = 0; stage < STAGES; ++stage) {
+      mbarrier_init(&smem.K_full[stage], 1);
+      mbarrier_init(&smem.V_full[stage], 1);
+      mbarrier_init(&smem.K_empty[stage], R::GROUPS * 4);
+      mbarrier_init(&smem.V_empty[stage], R::GROUPS * 4);
+    }
+    mbarrier_init_fence();
+  }
+  __syncthreads();
+
+  if (group == R::GROUPS) { // the last warpgroup fetches
+    give_registers<R::FETCHING_REGISTERS>();
+    if (warp != R::GROUPS * 4 || !elect_one()) return;
+    // A stage is asked for again when its readers have left. Of a barrier that nobody has arrived at yet the phase before counts as
+    // complete, so the first time round there is no wait.
+    constexpr int TILE_BYTES = BLOCK_KV * DIM * sizeof(T), Q_BYTES = R::BLOCK_Q * DIM * sizeof(T);
+    Place<Q_STAGES> Q_place;
+    Place<STAGES> K_place, V_place;
+    auto load = [&](T(&stages)[STAGES][BOXES][BLOCK_KV][BOX_COLUMNS], const CUtensorMap &map, uint64_t(&full)[STAGES],
+                    uint64_t(&empty)[STAGES], Place<STAGES> &place, const work_item &work, int tile) {
+      mbarrier_wait(&empty[place.stage], place.parity ^ 1);
+      mbarrier_expect(&full[place.stage], TILE_BYTES);
+#pragma unroll
+      for (int box = 0; box < BOXES; ++box)
+        tma_load(stages[place.stage][box], &map, &full[place.stage], box * BOX_COLUMNS, tile * BLOCK_KV, kv_head_of(p, work.head), work.batch);
+      place.advance();
+    };
+    auto load_K = [&](const work_item &work, int tile) { load(smem.K, K_map, smem.K_full, smem.K_empty, K_place, work, tile); };
+    auto load_V = [&](const work_item &work, int tile) { load(smem.V, V_map, smem.V_full, smem.V_empty, V_place, work, tile); };
+    auto load_Q = [&](const work_item &work) {
+      mbarrier_wait(&smem.Q_empty[Q_place.stage], Q_place.parity ^ 1);
+      mbarrier_expect(&smem.Q_full[Q_place.stage], Q_BYTES);
+#pragma unroll
+      for (int box = 0; box < BOXES; ++box)
+        tma_load(smem.Q[Q_place.stage][box], &Q_map, &smem.Q_full[Q_place.stage], box * BOX_COLUMNS, work.q0, work.head, work.batch);
+      Q_place.advance();
+    };
+    // K of a tile goes ahead of V, also from one piece of work to the next.
+    work_item work = work_of<R::BLOCK_Q>(s, p, work_number(0));
+    load_K(work, work.num_tiles - 1);
+    load_Q(work);
+    int tile = work.num_tiles - 1;
+    for (uint32_t round = 0;;) {
+      const work_item of_V = work;
+      const int tile_of_V = tile;
+      bool more = true, other_work = false;
+      if (--tile < 0) {
+        const uint32_t number = work_number(++round);
+        other_work = more = number < s.num_work;
+        if (more) work = work_of<R::BLOCK_Q>(s, p, number), tile = work.num_tiles - 1;
+      }
+      if (more) load_K(work, tile);
+      load_V(of_V, tile_of_V);
+      if (!more) break;
+      if (other_work) load_Q(work); // last: where Q has one stage it is free only when the warpgroups have had this V's barrier
+    }
+    return;
+  }
+
+  take_registers<R::MULTIPLYING_REGISTERS>();
+
+  // Turns: barrier 1 + g is where warpgroup g waits for the one before it. The first turn is warpgroup 0's.
+  auto wait_for_turn = [&] {
+    if (PING_PONG) named_barrier(1 + group, 2 * GROUP_THREADS);
+  };
+  auto pass_turn = [&] {
+    if (PING_PONG) named_barrier_arrive(1 + (group + 1 == R::GROUPS ? 0 : group + 1), 2 * GROUP_THREADS);
+  };
+  if (group == R::GROUPS - 1) pass_turn();
+
+  const int group_row = group * GROUP_ROWS, row = warp * 16 + lane / 4, column = lane % 4 * 2; // in the work; this lane has row + 8 too
+  Place<Q_STAGES> Q_place;
+  Place<STAGES> K_place, V_place;
+  auto leave = [&](uint64_t &empty) {
+    if (lane == 0) mbarrier_arrive(&empty);
+  };
+
+  float S[BLOCK_KV / 2], O_rmem[BOXES][32] = {};
+  uint32_t P[BLOCK_KV / 16][4];
+  float row_shift[2] = {-INFINITY, -INFINITY}; // weights are 2^(scale x score - shift)
+  float row_sum[4] = {};                       // of this lane's columns: even and odd ones of each row
+
+  // S = Q K^T of the next tile of K, a group of products. k runs along the rows of both.
+  auto start_scores = [&] {
+    mbarrier_wait(&smem.K_full[K_place.stage], K_place.parity);
+    wgmma_fence();
+#pragma unroll
+    for (int box = 0; box < BOXES; ++box) {
+      const uint64_t Q_tile = matrix_descriptor(smem.Q[Q_place.stage][box][group_row]), K_tile = matrix_descriptor(smem.K[K_place.stage][box]);
+#pragma unroll
+      for (int k = 0; k < STEPS_IN_BOX; ++k)
+        wgmma_m64n128k16_ss<T>(S, Q_tile + k * STEP_ALONG_ROW, K_tile + k * STEP_ALONG_ROW, box > 0 || k > 0);
+    }
+    wgmma_commit();
+  };
+  auto end_scores = [&] { // as soon as the products have ended, however many are under way after them
+    pin(S);
+    leave(smem.K_empty[K_place.stage]);
+    K_place.advance();
+  };
+
+  // O += P V of the next tile of V, a group of products. k runs down the rows of V.
+  auto start_values = [&] {
+    mbarrier_wait(&smem.V_full[V_place.stage], V_place.parity);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < BLOCK_KV / 16; ++k)
+#pragma unroll
+      for (int box = 0; box < BOXES; ++box)
+        wgmma_m64n64k16_rs_down<T>(O_rmem[box], P[k], matrix_descriptor(smem.V[V_place.stage][box]) + k * STEP_DOWN_ROWS, true);
+    wgmma_commit();
+  };
+  auto end_values = [&] {
+    wgmma_wait<0>();
+#pragma unroll
+    for (int box = 0; box < BOXES; ++box) pin(O_rmem[box]);
+#pragma unroll
+    for (int k = 0; k < BLOCK_KV / 16; ++k) pin(P[k]);
+    leave(smem.V_empty[V_place.stage]);
+    V_place.advance();
+  };
+
+  auto mask = [&](const work_item &work, int tile) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) { // from which column on
+      const int limit = (p.causal ? min(work.q0 + row + 8 * r + 1, p.seq_kv) : p.seq_kv) - tile * BLOCK_KV - column;
+#pragma unroll
+      for (int i = 0; i < BLOCK_KV / 2; ++i)
+        if (i / 2 % 2 == r && i / 4 * 8 + i % 2 >= limit) S[i] = -INFINITY;
+    }
+  };
+
+  // S becomes weights; `rescale` is what the weights before are to be multiplied by. No contraction where the shift is made: what weights are
+  // shifted by must be the number that the next tile takes for it.
+  float rescale[2];
+  auto softmax = [&] {
+    float tile_max[4] = {S[0], S[1], S[2], S[3]};
+#pragma unroll
+    for (int i = 4; i < BLOCK_KV / 2; ++i)
+      tile_max[i % 4] = fmaxf(tile_max[i % 4], S[i]); // passes over NaN, which reaches the row through its exponential instead
+    float shift[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float top = __fmul_rn(quad_max(fmaxf(tile_max[2 * r], tile_max[2 * r + 1])), p.scale), before = row_shift[r];
+      row_shift[r] = top > before + SLACK ? top : before;
+      // While a row has seen nothing there is nothing to shift by, and (-inf) - (-inf) would be NaN.
+      shift[r] = row_shift[r] == -INFINITY ? 0.0f : row_shift[r];
+      rescale[r] = exp2_approx(before - shift[r]); // 0 on the first tile, 1 when the shift stands
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) row_sum[i] *= rescale[i / 2];
+#pragma unroll
+    for (int i = 0; i < BLOCK_KV / 2; ++i) {
+      S[i] = exp2_approx(__fmaf_rn(S[i], p.scale, -shift[i / 2 % 2]));
+      row_sum[i % 4] += S[i];
+    }
+  };
+  auto pack = [&] {
+#pragma unroll
+    for (int k = 0; k < BLOCK_KV / 16; ++k)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) P[k][i] = pack2<T>(S[8 * k + 2 * i], S[8 * k + 2 * i + 1]);
+  };
+
+  // The next scores and this tile's values: this warpgroup's turn with the tensor cores.
+  auto start_both = [&] {
+    wait_for_turn();
+    start_scores();
+    start_values();
+    pass_turn();
+    wgmma_wait<1>();
+    end_scores();
+  };
+  auto end_both = [&] {
+    Place<STAGES> next = V_place;
+    next.advance();
+    pin(S);
+    mbarrier_wait(&smem.V_full[next.stage], next.parity); // a branch: or ptxas would put the exponentials behind the next wait
+    end_values();
+  };
+
+  // From a tile to the one before it. Nothing is under way across the end of a step: ptxas would serialise all products if it had
+  // to prove across branches that nobody touches their registers.
+  auto step = [&](const work_item &work, int tile, auto masked) {
+    start_both();
+    if (decltype(masked)::value) mask(work, tile - 1);
+    softmax();
+    end_both();
+    pack();
+    if (__any_sync(0xffffffff, !(rescale[0] == 1.0f && rescale[1] == 1.0f)))
+#pragma unroll
+      for (int box = 0; box < BOXES; ++box)
+#pragma unroll
+        for (int i = 0; i < 32; ++i) O_rmem[box][i] *= rescale[i / 2 % 2];
+  };
+
+  struct Factors { // one over the sum of a row's weights
+    float of[2];
+  };
+  auto normalising = [&] {
+    Factors factors;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float sum = quad_sum(row_sum[2 * r] + row_sum[2 * r + 1]);
+      factors.of[r] = sum == 0.0f ? 0.0f : reciprocal(sum); // no weight at all: 0; NaN stays NaN
+    }
+    return factors;
+  };
+  auto store = [&](const work_item &work, const Factors &factors) {
+    T *O = (T *)p.o + work.batch * p.o_stride[0] + work.head * p.o_stride[1]; // [seq_q, DIM]
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int q = work.q0 + row + 8 * r;
+#pragma unroll
+      for (int box = 0; box < BOXES; ++box)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) { // 32 columns: each lane of the quad leaves with 8 of them
+          uint32_t out[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const float *pair = &O_rmem[box][16 * half + 4 * i + 2 * r];
+            out[i] = pack2<T>(pair[0] * factors.of[r], pair[1] * factors.of[r]);
+          }
+          quad_transpose(out);
+          if (q < p.seq_q)
+            *(uint4 *)(O + q * p.o_stride[2] + box * BOX_COLUMNS + half * 32 + lane % 4 * 8) = make_uint4(out[0], out[1], out[2], out[3]);
+        }
+    }
+  };
+
+  // Keys that all rows of the work see, not only the warpgroup's: so the loops end alike for the whole CTA, and ptxas knows it.
+  auto seen_by_all = [&](const work_item &work) { return p.causal ? min(work.q0 + 1, p.seq_kv) : p.seq_kv; };
+  auto has_unseen = [&](const work_item &work) { return work.num_tiles * BLOCK_KV > seen_by_all(work); };
+
+  // The first piece's first tile: the only products that nothing runs beside.
+  work_item work = work_of<R::BLOCK_Q>(s, p, work_number(0));
+  mbarrier_wait(&smem.Q_full[Q_place.stage], Q_place.parity);
+  start_scores();
+  wgmma_wait<0>();
+  end_scores();
+  if (has_unseen(work)) mask(work, work.num_tiles - 1);
+  softmax();
+  pack();
+  for (uint32_t round = 1;; ++round) {
+    int tile = work.num_tiles - 1;
+    if (tile > 0 && tile * BLOCK_KV > seen_by_all(work)) step(work, tile--, std::true_type{});
+    for (; tile > 0; --tile) step(work, tile, std::false_type{});
+    leave(smem.Q_empty[Q_place.stage]);
+    Q_place.advance();
+    const uint32_t number = work_number(round);
+    if (number >= s.num_work) break;
+
+    // From this piece's first keys to the next one's last.
+    const work_item next = work_of<R::BLOCK_Q>(s, p, number);
+    mbarrier_wait(&smem.Q_full[Q_place.stage], Q_place.parity);
+    start_both();
+    const Factors factors = normalising();
+#pragma unroll
+    for (int r = 0; r < 2; ++r) row_shift[r] = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) row_sum[i] = 0.0f;
+    if (has_unseen(next)) mask(next, next.num_tiles - 1); // uniform
+    softmax();
+    end_both();
+    store(work, factors);
+    pack();
+#pragma unroll
+    for (int box = 0; box < BOXES; ++box)
+#pragma unroll
+      for (int i = 0; i < 32; ++i) O_rmem[box][i] = 0.0f;
+    work = next;
+  }
+  start_values();
+  end_values();
+  store(work, normalising());
+  if (group == 0) wait_for_turn(); // the last one passed: no barrier is left half full
+#endif
+}
+
+// Work of so many warpgroups' rows.
+static int64_t num_work(const sdpa_problem &p, int groups) {
+  const int rows = groups * GROUP_ROWS;
+  return (int64_t)((p.seq_q + rows - 1) / rows) * p.heads_q * p.batch;
+}
+
+// Warpgroups that multiply. Of head_dim 64 the registers are there for three, which read K and V less often; but two where that many fewer
+// rows are computed, those behind the end of seq_q and those that other SMs wait for in the last round counted in.
+static int num_groups(const sdpa_problem &p) {
+  if (p.head_dim != 64) return 2;
+  const auto rows = [&](int groups) { return groups * ((num_work(p, groups) + num_sms() - 1) / num_sms()); };
+  return 23 * rows(2) <= 20 * rows(3) ? 2 : 3;
+}
+
+static int block_q(const sdpa_problem &p) { return num_groups(p) * GROUP_ROWS; }
+
+static int64_t num_work(const sdpa_problem &p) { return num_work(p, num_groups(p)); }
+
+// f of the problem's dtype, head_dim (as in with_instance) and number of warpgroups.
+template <typename F> static auto with_roles(const sdpa_problem &p, F f) {
+  return with_instance(p, [&](auto instance) {
+    if constexpr (decltype(instance)::DIM == 64)
+      if (num_groups(p) == 3) return f(instance, std::integral_constant<int, 3>{});
+    return f(instance, std::integral_constant<int, 2>{});
+  });
+}
+
+// As many CTAs as SMs, at most.
+static dim3 grid_of(const sdpa_problem &p) {
+  const int64_t sms = num_sms();
+  return dim3((unsigned)(num_work(p) < sms ? num_work(p) : sms));
+}
+
+static schedule schedule_of(const sdpa_problem &p) {
+  // Causal: K and V of the heads that go side by side take at most a third of an H200's L2, so that they are fetched from memory once.
+  constexpr int64_t L2_SHARE = 16 << 20;
+  const int64_t head_bytes = (int64_t)p.seq_kv * p.head_dim * 2 * 2, group = p.heads_q / p.heads_kv, heads = (int64_t)p.heads_q * p.batch;
+  int64_t at_once = p.causal ? L2_SHARE / head_bytes * group : 1;
+  at_once = at_once < 1 ? 1 : at_once > heads ? heads : at_once;
+  return {(uint32_t)num_work(p), (uint32_t)((p.seq_q + block_q(p) - 1) / block_q(p)), (uint32_t)heads, (uint32_t)p.heads_q,
+          (uint32_t)at_once, (uint32_t)((heads - 1) / at_once)};
+}
+
+static int shared_bytes(const sdpa_problem &p) {
+  return with_roles(p, [](auto instance, auto groups) {
+    using I = decltype(instance);
+    return (int)sizeof(Shared<typename I::T, I::DIM, decltype(groups)::value>) + ALIGNMENT_SLACK;
+  });
+}
+
+const char *sdpa_supports(const sdpa_problem *p) {
+  if (const char *reason = sizes_reason(*p)) return reason;
+  if (const char *reason = instance_reason(*p)) return reason;
+  if (num_work(*p) >= (int64_t)1 << 31) return "batch x heads x query tiles must be below 2^31: work is counted in 32 bits";
+  if (const char *reason = hopper_kernel_reason(*p)) return reason;
+  return shared_memory_reason(*p, shared_bytes(*p), "STAGES");
+}
+
+size_t sdpa_workspace_bytes(const sdpa_problem *) { return 0; }
+
+int sdpa_launch(const sdpa_problem *problem, void *stream) {
+  const sdpa_problem &p = *problem;
+  const tensor_maps maps(p, block_q(p), BLOCK_KV);
+  if (maps.error) return maps.error;
+  const int bytes = shared_bytes(p);
+  return with_roles(p, [&](auto instance, auto groups) -> int {
+    using I = decltype(instance);
+    constexpr int GROUPS = decltype(groups)::value;
+    const auto kernel = sdpa_gapless<typename I::T, I::DIM, GROUPS>;
+    return launch_kernel(kernel, grid_of(p), Roles<GROUPS>::NUM_THREADS, bytes, stream, false, tiled(p), schedule_of(p), maps.Q, maps.K, maps.V);
+  });
+}
+
+int sdpa_describe(const sdpa_problem *problem, sdpa_launch_info *info, int capacity) {
+  if (sizes_reason(*problem) || instance_reason(*problem) || capacity < 1) return 0;
+  const dim3 grid = grid_of(*problem);
+  const int threads = with_roles(*problem, [](auto, auto groups) { return Roles<decltype(groups)::value>::NUM_THREADS; });
+  static constexpr const char *NAMES[2][3] = {
+      {"sdpa_gaplessI6__halfLi64ELi2E", "sdpa_gaplessI6__halfLi64ELi3E", "sdpa_gaplessI6__halfLi128ELi2E"},
+      {"sdpa_gaplessI13__nv_bfloat16Li64ELi2E", "sdpa_gaplessI13__nv_bfloat16Li64ELi3E", "sdpa_gaplessI13__nv_bfloat16Li128ELi2E"}};
+  const int which = problem->head_dim == 128 ? 2 : num_groups(*problem) == 3 ? 1 : 0;
+  *info = {{(int)grid.x, (int)grid.y, (int)grid.z}, {threads, 1, 1}, shared_bytes(*problem), NAMES[problem->dtype != SDPA_FP16][which]};
+  return 1;
+}
