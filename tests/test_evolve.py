@@ -133,7 +133,7 @@ def described(name, **launch):
 
 
 @pytest.mark.parametrize("build, static, reason", [
-    (built("c", status=Status.FAILED, reason="error: no STAGES"), None, "does not compile: error: no STAGES"),
+    (built("c", status=Status.FAILED, reason="does not compile: error: no STAGES"), None, "does not compile: error: no STAGES"),
     (built("c", sha="parent"), described("c", blocks_per_sm=1), "is the same code as parent"),
     (built("c", spills=48), described("c", blocks_per_sm=1), "spills 48 bytes of registers, its parent 16"),
     (built("c"), described("c", blocks_per_sm=0, limiter="shared memory"), "no CTA fits on an SM: shared memory"),

@@ -6,11 +6,13 @@ import contextlib
 import sys
 import time
 
+import page_data
 import pytest
 
 from evosdpa import benchmarking, config as configuration, device, evidence, machine, neighbour, variants
 from evosdpa.evidence import Bench, Build, EvidenceError, Neighbour, Status, Timing, Verify
-from evosdpa.page import render
+from evosdpa.page import neighbours, render
+from page_tools import section, whole
 from workspace import CONFIG, PROJECT
 
 COUNTS = [sys.executable, "-c", "import itertools, time\nfor turn in itertools.count(1):\n print(turn, flush=True)\n time.sleep(0.01)"]
@@ -132,3 +134,36 @@ def test_what_was_found_is_kept_in_git_like_all_evidence(workspace):
     assert kept.origin == "recorded" and kept.status is Status.NOT_RUN and "needs two GPUs" in kept.reason
     pieces = {one["kind"]: one for one in render.read(workspace.folder / "results" / "gap.json")["provenance"] if one["variant"] == "v0_reference"}
     assert pieces["neighbour"]["origin"] == "measured" and not pieces["neighbour"]["stale"]
+
+
+# ---- The page
+
+def shown(*verdicts: tuple[str, float, str], **more) -> dict:
+    """A document with one variant timed beside a busy GPU: mode, ratio and verdict of each result."""
+    results = [dict(mode=mode, ratio=ratio, low=ratio - 0.001, high=ratio + 0.001, verdict=verdict) for mode, ratio, verdict in verdicts]
+    return whole(page_data.on_h200(neighbours=[dict(dict(
+        device=page_data.H200, variant="v2", origin="recorded", status="ok", reason="", stale=False, changed=[], ended="2026-11-28T08:02:31Z",
+        problem="b1h8s512d64-fp16", pairs=5, results=results), **more)]))
+
+
+@pytest.mark.parametrize("verdicts, begins", [
+    ([("warm", 0.9992, "same"), ("stream", 1.0002, "same")], "No: beside a busy GPU v2 on NVIDIA H200 takes 0.999 × its time alone in mode warm (same) and 1.000 ×"),
+    ([("warm", 1.031, "slower"), ("stream", 1.0002, "same")], "YES: beside a busy GPU v2 on NVIDIA H200 takes 1.031 × its time alone in mode warm (slower)"),
+    ([("warm", 1.004, "undecided")], "Not that one could tell: beside a busy GPU v2 on NVIDIA H200 takes 1.004 × its time alone in mode warm (undecided)."),
+])
+def test_the_page_says_whether_a_neighbour_shows(verdicts, begins):
+    (one,) = neighbours.of(shown(*verdicts))
+    assert one.answer.replace("\u202f", " ").startswith(begins) and one.about == "b1h8s512d64-fp16; 5 pairs of runs by turns; recorded; 2026-11-28"
+
+
+def test_what_is_stale_or_was_not_run_says_so():
+    (stale,) = neighbours.of(shown(("warm", 1.0, "same"), stale=True, changed=["protocol"]))
+    assert stale.answer.startswith("Out of date (changed since: protocol): no: beside") and stale.mark.text == "stale"
+    (none,) = neighbours.of(shown(status="not_run", reason="a neighbour needs two GPUs of one kind, and here is one", pairs=0))
+    assert none.answer == "Not known for v2 on NVIDIA H200: not run, a neighbour needs two GPUs of one kind, and here is one." and not none.modes
+
+
+def test_the_page_has_it_where_there_is_evidence_and_nothing_can_break_out(tmp_path):
+    text = section(render.page(shown(("warm", 1.0, "same"), variant=page_data.HOSTILE, problem=page_data.HOSTILE), tmp_path), "gate")
+    assert text.count('id="neighbour"') == 1 and "<img" not in text and "1.000" in text
+    assert 'id="neighbour"' not in render.page(whole(page_data.on_h200()), tmp_path)

@@ -98,7 +98,7 @@ def _loaded(folder: str, built: int) -> Library:
     place = Path(folder)
     build = evidence.read(place / "build.json", Build)
     if build.status is not Status.OK:
-        raise evidence.EvidenceError(f"{place} does not compile: {build.reason}")
+        raise evidence.EvidenceError(f"{place}: {build.reason}")
     return Library(str((place / "kernel.so").resolve()), build.library_sha256)
 
 

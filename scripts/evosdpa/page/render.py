@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from evosdpa import evidence, stats
 from evosdpa.candidates import Search
 from evosdpa.page import (analysis, analysis_charts, cards, charts, clock_charts, clocks, evolution, evolution_charts, facts, gate, history, history_charts,
-                          ladder_choice, ladders, operators, step_table, sweeps, tiles, words)
+                          ladder_choice, ladders, neighbours, operators, step_table, sweeps, tiles, words)
 
 FOLDER = Path(__file__).parent
 VEGA_LITE = "6.4"
@@ -39,7 +39,7 @@ PLACE = "PACKED_BLOCKS"
 
 EMPTY: dict[str, Any] = dict(
     goal={}, this_device=None, leading_device="", devices=[], problems=[], rows=[], variants=[], correctness=[], provenance=[], errors=[], required=[],
-    protocol={}, selftests=[], repeatability=[], repeatability_wanted=[], sweeps=[], operators=[], planted=0, evolution=[], history=[], processes=[])
+    protocol={}, selftests=[], repeatability=[], repeatability_wanted=[], neighbours=[], sweeps=[], operators=[], planted=0, evolution=[], history=[], processes=[])
 """What a gap document without some part stands for."""
 
 
@@ -340,7 +340,7 @@ def page(document: dict[str, Any], cache: Path) -> str:
         operators=operators.of(document), no_operator=operators.nothing(document), matrices=facts.matrices(document),
         correctness_answer=facts.correctness_answer(document), failed=facts.failures(document, "failed")[:facts.MOST_LINES],
         refused=facts.failures(document, "unsupported")[:facts.MOST_LINES], variants=shown, cards=cards.sections(search), steps=step_table.view(search, [one["id"] for one in shown]),
-        gates=gates, checks=gate.legend(gates), itself=itself[:facts.MOST_LINES], itself_answer=gate.itself_answer(document, itself),
+        neighbours=neighbours.of(document), gates=gates, checks=gate.legend(gates), itself=itself[:facts.MOST_LINES], itself_answer=gate.itself_answer(document, itself),
         history=histories(document), clocks=clock_figures(document), itself_figures=tries_figures(itself), itself_kinds=gate.KINDS,
         variants_answer=facts.variants_answer(document), provenance=lines, provenance_left_out=more_lines, protocol=facts.protocol(document),
         band=f"{100 * stats.SAME_BAND:g}", confidence=f"{100 * stats.CONFIDENCE:g}",
