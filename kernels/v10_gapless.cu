@@ -1,37 +1,43 @@
 /* evo-sdpa
 title: nothing between the products
 parent: v9_specialised
-idea: a piece of work ends beside the next one's first scores and softmax; fewer instructions a weight; output rescaled only where the maximum outgrows it
-expects: 6.5-8.5 us on the goal problem, for which it is not made; 640-690 TFLOP/s on b4h16s4096d128-fp16
-levers: {PING_PONG: [0, 1], STAGES: [2, 3], SLACK: [0, 8]}
+idea: a piece of work ends beside the next one's first scores and softmax; one multiply-add for each weight; output rescaled only where a maximum rises
+expects: 6.5-8.5 us on the goal problem, for which it is not made; 640-680 TFLOP/s on b4h16s4096d128-fp16
+levers: {PING_PONG: [0, 1], STAGES: [2, 3], SLACK: [0, 8], MAX_CTAS: [0, 3]}
 */
 
 // v9's CTA: a warp that fetches, warpgroups of 64 query rows that take turns with the tensor cores, CTAs that stay. What lies between the products
 // goes, as far as it can.
 //
 // Between pieces of work. In v9 a piece begins with products that nothing runs beside and a softmax, and ends with values and with stores of
-// the output. Here all work of a CTA is one chain of tiles: the step that ends a piece is a step like all others, whose next scores are
-// those of the next piece's first tile.
+// the output. Here all work of a CTA is one chain of tiles: the step that ends a piece has for its next scores those of the next piece's first
+// tile, and stores the output where others rescale it.
 //
 //     tensor cores   Q K^T (next piece) | P V (this one's last tile) |
 //     the rest                          | maximum, exp (next piece)  | normalise and store O, pack P
 //
-// Between scores and weights. A weight is 2^(scale x score - shift), one multiply-add and one exponential. v9 subtracts first, so that the
-// difference is exact; but a multiply-add rounds once, as the product of that difference does, and what rounding does to a shift it does to
-// all of a row's weights and to their sum.
+// With one stage for Q (head_dim 128, STAGES 3) the next piece's rows are fetched only then, so there the gap is smaller, not gone.
 //
-// Between tiles. The shift need not be the maximum (FlashAttention-4). It stays until a row's maximum is more than SLACK powers of 2 above it, since
-// weights up to 2^SLACK are as exact as those up to 1. So hardly any tile but the first multiplies O, and a warp whose rows all stay
-// goes past that.
+// Between scores and weights. A weight is 2^(scale x score - shift), one multiply-add and one exponential, as FlashAttention-2 has it. v9 subtracts
+// first, so that the largest weight of a row is exactly 1 however large its score. Here it is off by the rounding of the shift: by less than
+// fp16 can tell as long as scaled scores are below 2^12; by more than fp16's own rounding from 2^16 on; and from 2^28 on rows are no longer finite
+// (computed on a host, step by step).
 //
-// And of head_dim 64 two warpgroups instead of three, where fewer rows are computed by that: with 192 rows a CTA the last ones of a head, or
+// Between tiles. Where no maximum of a warp's rows has risen, the warp goes past the multiplication of O. SLACK lets maxima rise further before it is
+// done (FlashAttention-4): but then the largest weight is rounded too, where it is 1 otherwise and takes no rounding, which on rows that one
+// key dominates is twice the error; so it is 0 unless asked for.
+//
+// And of head_dim 64 two warpgroups instead of three, where that computes clearly fewer rows: with 192 rows a CTA the last ones of a head, or
 // the last round of the SMs, are mostly empty on short problems.
 //
-// Predicted on an H200, from v9's times there and from SASS: a tile without a mask is 406 instructions of a warp for v9's 493 at head_dim 64, and 450
-// for 568 at head_dim 128. At head_dim 64, where a warpgroup's softmax is longer than the others' products, that is most of a tile:
-// 520-570 TFLOP/s on b4h16s4096d64-fp16, of v9's 496. At head_dim 128 the tensor cores are what is waited for, yet they wait too: 640-690, of
-// v9's 639. On b4h16s512d64-fp16, where a piece is four tiles and most SMs have two, v9 takes 19.0 us with 192 rows; 128 are two thirds of
-// the work, and one of two gaps goes: 11.5-14. The goal problem has one piece a CTA, and so nothing to join; with 128 rows for 192
+// MAX_CTAS is for the gate, whose problems are so small that no SM has a second piece: v10_gapless@MAX_CTAS=3 goes from piece to piece on
+// all of them, with three warpgroups on many.
+//
+// Predicted on an H200, from v9's times there and from SASS: a tile without a mask is 438 instructions of a warp for v9's 493 at head_dim 64, and 514
+// for 568 at head_dim 128, less 32 and 64 where no maximum rises. At head_dim 64, where a warpgroup's softmax is longer than the others' products, that
+// is most of a tile: 510-560 TFLOP/s on b4h16s4096d64-fp16, of v9's 496. At head_dim 128 the tensor cores are what is waited for, yet they wait too:
+// 640-680, of v9's 639. On b4h16s512d64-fp16, where a piece is four tiles and most SMs have two, v9 takes 19.0 us with 192 rows; 128 are two
+// thirds of the work, and one of two gaps goes: 11.5-14. The goal problem has one piece a CTA, and so nothing to join; with 128 rows for 192
 // 6.5-8.5 us for v9's 10.7.
 //
 // What is left on the table: the first piece's gap; exponentials, which take as long as the products at head_dim 64, and of which some could be
@@ -45,6 +51,7 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3], SLACK: [0, 8]}
 #include "sdpa_launch.cuh"
 #include "sdpa_mma.cuh"
 #include "sdpa_specialised.cuh"
+#include "sdpa_store.cuh"
 #include "sdpa_wgmma.cuh"
 
 #ifndef PING_PONG
@@ -54,16 +61,20 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3], SLACK: [0, 8]}
 #define STAGES 2 // tiles of K, and of V, in shared memory
 #endif
 #ifndef SLACK
-#define SLACK 8 // powers of 2 by which a maximum may be above the shift; 0: O follows every new maximum
+#define SLACK 0 // powers of 2 by which a maximum may be above the shift; 0: the shift is the maximum
+#endif
+#ifndef MAX_CTAS
+#define MAX_CTAS 0 // 0: as many CTAs as SMs; else no more than this, so that each has many pieces of work where the problem is small
 #endif
 static_assert(PING_PONG == 0 || PING_PONG == 1, "PING_PONG must be 0 or 1");
 static_assert(STAGES == 2 || STAGES == 3, "STAGES must be 2 or 3");
-static_assert(SLACK >= 0 && SLACK <= 15, "SLACK must be 0 to 15: no fp16 weight is above 65504");
+static_assert(SLACK >= 0 && SLACK <= 8, "SLACK must be 0 to 8: it costs accuracy, and more of it may not pass the gate");
+static_assert(MAX_CTAS >= 0, "MAX_CTAS must be 0 or more");
 
 constexpr int GROUP_ROWS = 64, GROUP_THREADS = 128; // the M of wgmma, and who holds it
 constexpr int BLOCK_KV = 128;                       // keys in a tile, the N of Q K^T
 
-// Who does what, and how many registers a thread has then: 64 K are there for all of them.
+// Who does what, and how many registers a thread has then: together at most the 64 K of an SM.
 template <int NUM_GROUPS> struct Roles {
   static constexpr int GROUPS = NUM_GROUPS; // that multiply; one more fetches
   static constexpr int BLOCK_Q = GROUPS * GROUP_ROWS, NUM_THREADS = (GROUPS + 1) * GROUP_THREADS;
@@ -285,7 +296,7 @@ __global__ void __launch_bounds__(Roles<GROUPS>::NUM_THREADS, 1)
       row_shift[r] = top > before + SLACK ? top : before;
       // While a row has seen nothing there is nothing to shift by, and (-inf) - (-inf) would be NaN.
       shift[r] = row_shift[r] == -INFINITY ? 0.0f : row_shift[r];
-      rescale[r] = exp2_approx(before - shift[r]); // 0 on the first tile, 1 when the shift stands
+      rescale[r] = exp2_approx(before - shift[r]); // 0 until the row has seen something, 1 when the shift stands
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) row_sum[i] *= rescale[i / 2];
@@ -311,11 +322,13 @@ __global__ void __launch_bounds__(Roles<GROUPS>::NUM_THREADS, 1)
     wgmma_wait<1>();
     end_scores();
   };
-  auto end_both = [&] {
+  // A branch before the wait for the values, or ptxas would put the exponentials behind it. `after` changes nothing when it is 0, but what it is made
+  // of comes before the branch as well.
+  auto end_both = [&](int after) {
     Place<STAGES> next = V_place;
     next.advance();
     pin(S);
-    mbarrier_wait(&smem.V_full[next.stage], next.parity); // a branch: or ptxas would put the exponentials behind the next wait
+    mbarrier_wait(&smem.V_full[next.stage], next.parity ^ after);
     end_values();
   };
 
@@ -325,7 +338,7 @@ __global__ void __launch_bounds__(Roles<GROUPS>::NUM_THREADS, 1)
     start_both();
     if (decltype(masked)::value) mask(work, tile - 1);
     softmax();
-    end_both();
+    end_both(0);
     pack();
     if (__any_sync(0xffffffff, !(rescale[0] == 1.0f && rescale[1] == 1.0f)))
 #pragma unroll
@@ -363,7 +376,7 @@ __global__ void __launch_bounds__(Roles<GROUPS>::NUM_THREADS, 1)
           }
           quad_transpose(out);
           if (q < p.seq_q)
-            *(uint4 *)(O + q * p.o_stride[2] + box * BOX_COLUMNS + half * 32 + lane % 4 * 8) = make_uint4(out[0], out[1], out[2], out[3]);
+            store_16_bytes(O + q * p.o_stride[2] + box * BOX_COLUMNS + half * 32 + lane % 4 * 8, out);
         }
     }
   };
@@ -391,17 +404,17 @@ __global__ void __launch_bounds__(Roles<GROUPS>::NUM_THREADS, 1)
     if (number >= s.num_work) break;
 
     // From this piece's first keys to the next one's last.
-    const work_item next = work_of<R::BLOCK_Q>(s, p, number);
     mbarrier_wait(&smem.Q_full[Q_place.stage], Q_place.parity);
     start_both();
+    const work_item next = work_of<R::BLOCK_Q>(s, p, number); // its divisions run beside the products
     const Factors factors = normalising();
 #pragma unroll
     for (int r = 0; r < 2; ++r) row_shift[r] = -INFINITY;
 #pragma unroll
     for (int i = 0; i < 4; ++i) row_sum[i] = 0.0f;
-    if (has_unseen(next)) mask(next, next.num_tiles - 1); // uniform
+    if (has_unseen(next)) mask(next, next.num_tiles - 1); // uniform, and no other path touches what the products under way use
     softmax();
-    end_both();
+    end_both(row_sum[0] + row_sum[1] + row_sum[2] + row_sum[3] == -INFINITY); // never: behind store()'s branches ptxas would let all of it sink
     store(work, factors);
     pack();
 #pragma unroll
@@ -417,51 +430,50 @@ __global__ void __launch_bounds__(Roles<GROUPS>::NUM_THREADS, 1)
 #endif
 }
 
-// Work of so many warpgroups' rows.
-static int64_t num_work(const sdpa_problem &p, int groups) {
-  const int rows = groups * GROUP_ROWS;
-  return (int64_t)((p.seq_q + rows - 1) / rows) * p.heads_q * p.batch;
+// How a problem is cut up: asked for once a launch, since every question about the device takes time on the host.
+typedef struct {
+  int groups, block_q; // warpgroups that multiply, and the rows that they have
+  int q_tiles;
+  int64_t num_work;
+  unsigned ctas;
+} division;
+
+static division divided(const sdpa_problem &p, int groups, int64_t places) {
+  const int rows = groups * GROUP_ROWS, q_tiles = (int)(((int64_t)p.seq_q + rows - 1) / rows);
+  const int64_t work = (int64_t)q_tiles * p.heads_q * p.batch;
+  return {groups, rows, q_tiles, work, (unsigned)(work < places ? work : places)};
 }
 
-// Warpgroups that multiply. Of head_dim 64 the registers are there for three, which read K and V less often; but two where that many fewer
-// rows are computed, those behind the end of seq_q and those that other SMs wait for in the last round counted in.
-static int num_groups(const sdpa_problem &p) {
-  if (p.head_dim != 64) return 2;
-  const auto rows = [&](int groups) { return groups * ((num_work(p, groups) + num_sms() - 1) / num_sms()); };
-  return 23 * rows(2) <= 20 * rows(3) ? 2 : 3;
+// Of head_dim 64 the registers are there for three warpgroups, which read K and V less often. But two where the SM that has most computes fewer
+// rows by that, those behind the end of seq_q counted in: by more than 3 of 23, since two take longer over a row.
+static division division_of(const sdpa_problem &p) {
+  const int sms = num_sms(), places = MAX_CTAS && MAX_CTAS < sms ? MAX_CTAS : sms;
+  const division two = divided(p, 2, places), three = divided(p, 3, places);
+  if (p.head_dim != 64) return two;
+  const auto most_rows = [&](const division &d) { return (d.num_work + places - 1) / places * d.block_q; };
+  return 23 * most_rows(two) <= 20 * most_rows(three) ? two : three;
 }
-
-static int block_q(const sdpa_problem &p) { return num_groups(p) * GROUP_ROWS; }
-
-static int64_t num_work(const sdpa_problem &p) { return num_work(p, num_groups(p)); }
 
 // f of the problem's dtype, head_dim (as in with_instance) and number of warpgroups.
-template <typename F> static auto with_roles(const sdpa_problem &p, F f) {
+template <typename F> static auto with_roles(const sdpa_problem &p, const division &d, F f) {
   return with_instance(p, [&](auto instance) {
     if constexpr (decltype(instance)::DIM == 64)
-      if (num_groups(p) == 3) return f(instance, std::integral_constant<int, 3>{});
+      if (d.groups == 3) return f(instance, std::integral_constant<int, 3>{});
     return f(instance, std::integral_constant<int, 2>{});
   });
 }
 
-// As many CTAs as SMs, at most.
-static dim3 grid_of(const sdpa_problem &p) {
-  const int64_t sms = num_sms();
-  return dim3((unsigned)(num_work(p) < sms ? num_work(p) : sms));
-}
-
-static schedule schedule_of(const sdpa_problem &p) {
+static schedule schedule_of(const sdpa_problem &p, const division &d) {
   // Causal: K and V of the heads that go side by side take at most a third of an H200's L2, so that they are fetched from memory once.
   constexpr int64_t L2_SHARE = 16 << 20;
   const int64_t head_bytes = (int64_t)p.seq_kv * p.head_dim * 2 * 2, group = p.heads_q / p.heads_kv, heads = (int64_t)p.heads_q * p.batch;
   int64_t at_once = p.causal ? L2_SHARE / head_bytes * group : 1;
   at_once = at_once < 1 ? 1 : at_once > heads ? heads : at_once;
-  return {(uint32_t)num_work(p), (uint32_t)((p.seq_q + block_q(p) - 1) / block_q(p)), (uint32_t)heads, (uint32_t)p.heads_q,
-          (uint32_t)at_once, (uint32_t)((heads - 1) / at_once)};
+  return {(uint32_t)d.num_work, (uint32_t)d.q_tiles, (uint32_t)heads, (uint32_t)p.heads_q, (uint32_t)at_once, (uint32_t)((heads - 1) / at_once)};
 }
 
-static int shared_bytes(const sdpa_problem &p) {
-  return with_roles(p, [](auto instance, auto groups) {
+static int shared_bytes(const sdpa_problem &p, const division &d) {
+  return with_roles(p, d, [](auto instance, auto groups) {
     using I = decltype(instance);
     return (int)sizeof(Shared<typename I::T, I::DIM, decltype(groups)::value>) + ALIGNMENT_SLACK;
   });
@@ -470,34 +482,36 @@ static int shared_bytes(const sdpa_problem &p) {
 const char *sdpa_supports(const sdpa_problem *p) {
   if (const char *reason = sizes_reason(*p)) return reason;
   if (const char *reason = instance_reason(*p)) return reason;
-  if (num_work(*p) >= (int64_t)1 << 31) return "batch x heads x query tiles must be below 2^31: work is counted in 32 bits";
+  const division d = division_of(*p);
+  if (d.num_work >= (int64_t)1 << 31) return "batch x heads x query tiles must be below 2^31: work is counted in 32 bits";
   if (const char *reason = hopper_kernel_reason(*p)) return reason;
-  return shared_memory_reason(*p, shared_bytes(*p), "STAGES");
+  return shared_memory_reason(*p, shared_bytes(*p, d), "STAGES");
 }
 
 size_t sdpa_workspace_bytes(const sdpa_problem *) { return 0; }
 
 int sdpa_launch(const sdpa_problem *problem, void *stream) {
   const sdpa_problem &p = *problem;
-  const tensor_maps maps(p, block_q(p), BLOCK_KV);
+  const division d = division_of(p);
+  const tensor_maps maps(p, d.block_q, BLOCK_KV);
   if (maps.error) return maps.error;
-  const int bytes = shared_bytes(p);
-  return with_roles(p, [&](auto instance, auto groups) -> int {
+  const int bytes = shared_bytes(p, d);
+  return with_roles(p, d, [&](auto instance, auto groups) -> int {
     using I = decltype(instance);
     constexpr int GROUPS = decltype(groups)::value;
     const auto kernel = sdpa_gapless<typename I::T, I::DIM, GROUPS>;
-    return launch_kernel(kernel, grid_of(p), Roles<GROUPS>::NUM_THREADS, bytes, stream, false, tiled(p), schedule_of(p), maps.Q, maps.K, maps.V);
+    return launch_kernel(kernel, dim3(d.ctas), Roles<GROUPS>::NUM_THREADS, bytes, stream, false, tiled(p), schedule_of(p, d), maps.Q, maps.K, maps.V);
   });
 }
 
 int sdpa_describe(const sdpa_problem *problem, sdpa_launch_info *info, int capacity) {
   if (sizes_reason(*problem) || instance_reason(*problem) || capacity < 1) return 0;
-  const dim3 grid = grid_of(*problem);
-  const int threads = with_roles(*problem, [](auto, auto groups) { return Roles<decltype(groups)::value>::NUM_THREADS; });
+  const division d = division_of(*problem);
+  const int threads = with_roles(*problem, d, [](auto, auto groups) { return Roles<decltype(groups)::value>::NUM_THREADS; });
   static constexpr const char *NAMES[2][3] = {
       {"sdpa_gaplessI6__halfLi64ELi2E", "sdpa_gaplessI6__halfLi64ELi3E", "sdpa_gaplessI6__halfLi128ELi2E"},
       {"sdpa_gaplessI13__nv_bfloat16Li64ELi2E", "sdpa_gaplessI13__nv_bfloat16Li64ELi3E", "sdpa_gaplessI13__nv_bfloat16Li128ELi2E"}};
-  const int which = problem->head_dim == 128 ? 2 : num_groups(*problem) == 3 ? 1 : 0;
-  *info = {{(int)grid.x, (int)grid.y, (int)grid.z}, {threads, 1, 1}, shared_bytes(*problem), NAMES[problem->dtype != SDPA_FP16][which]};
+  const int which = problem->head_dim == 128 ? 2 : d.groups == 3 ? 1 : 0;
+  *info = {{(int)d.ctas, 1, 1}, {threads, 1, 1}, shared_bytes(*problem, d), NAMES[problem->dtype != SDPA_FP16][which]};
   return 1;
 }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import html
 import json
 import re
 import shutil
 import subprocess
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -34,8 +34,8 @@ def whole(document):
 def with_blocks(text):
     """A page with the data for its scripts back in their elements, as a browser has it after it has unpacked them."""
     packed = re.search(r'blocksReady = unpack\("([^"]*)"\)', text)[1]
-    texts = iter(json.loads(gzip.decompress(base64.b64decode(packed))))
-    return re.sub(r'(<script type="application/json"[^>]*>)(?=</script>)', lambda match: match[1] + next(texts), text.replace(packed, ""))
+    texts = json.loads(zlib.decompress(base64.b64decode(packed)))
+    return re.sub(r'(<script type="application/json"[^>]* data-block="(\d+)">)(?=</script>)', lambda match: match[1] + texts[int(match[2])], text.replace(packed, ""))
 
 
 def without_bundle(text, cache):
@@ -93,7 +93,7 @@ addEventListener("securitypolicyviolation", event => window.troubles.push("polic
   if (root.dataset.charts === undefined) return void setTimeout(wait, 50);
   const wide = [...document.querySelectorAll("figure, .plot svg, section, header, dl, details, p, .scroll")].filter(one => !one.parentElement.closest(".scroll") && one.getBoundingClientRect().right > innerWidth + 1);
   parent.postMessage({name: window.name, inner: innerWidth, charts: root.dataset.charts, failed: root.dataset.failed, drawn: document.querySelectorAll(".plot svg.marks").length,
-    overflow: root.scrollWidth - innerWidth, wide: wide.map(one => one.tagName + "." + one.className + "#" + one.id), images: document.images.length, troubles: window.troubles}, "*");
+    overflow: root.scrollWidth - innerWidth, wide: wide.map(one => one.tagName + "." + one.className + "#" + one.id), images: document.images.length, blocks: [...document.querySelectorAll("script[data-block]")].map(one => one.textContent.length), troubles: window.troubles}, "*");
 })();
 </script>"""
 """Put into a copy of the page: once its charts are there, it tells the frame around it what it sees."""
@@ -102,6 +102,7 @@ addEventListener("securitypolicyviolation", event => window.troubles.push("polic
 def browse(text: str, folder: Path) -> None:
     """Show a page in a real browser in both widths: every chart is drawn, nothing overflows, nothing is complained of."""
     expected = text.count("<script type=\"application/json\" data-chart=")
+    blocks = [len(one.encode("utf-16-le")) // 2 for one in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', with_blocks(text), re.DOTALL)]
     (folder / "page.html").write_text(text.replace("<body>", "<body>" + PROBE, 1))
     frames = "".join(f'<iframe name="w{width}" src="page.html" style="width:{width}px;height:900px;border:0"></iframe>' for width in WIDTHS)
     (folder / "frames.html").write_text(
@@ -113,5 +114,5 @@ def browse(text: str, folder: Path) -> None:
     for one in seen:
         assert int(one["charts"]) == one["drawn"] == expected and one["failed"] == "" and one["troubles"] == []
         assert one["overflow"] <= 0 and one["wide"] == [], f"too wide at {one['inner']}"
-        assert one["images"] == 0
+        assert one["images"] == 0 and one["blocks"] == blocks
     assert not [line for line in log.splitlines() if "CONSOLE" in line]

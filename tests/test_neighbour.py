@@ -143,24 +143,35 @@ def shown(*verdicts: tuple[str, float, str], **more) -> dict:
     results = [dict(mode=mode, ratio=ratio, low=ratio - 0.001, high=ratio + 0.001, verdict=verdict) for mode, ratio, verdict in verdicts]
     return whole(page_data.on_h200(neighbours=[dict(dict(
         device=page_data.H200, variant="v2", origin="recorded", status="ok", reason="", stale=False, changed=[], ended="2026-11-28T08:02:31Z",
-        problem="b1h8s512d64-fp16", pairs=5, results=results), **more)]))
+        problem="b1h8s512d64-fp16", turns=[563, 633, 602], neighbour="NVIDIA H200", results=results), **more)]))
 
 
 @pytest.mark.parametrize("verdicts, begins", [
-    ([("warm", 0.9992, "same"), ("stream", 1.0002, "same")], "No: beside a busy GPU v2 on NVIDIA H200 takes 0.999 × its time alone in mode warm (same) and 1.000 ×"),
+    ([("warm", 0.9992, "same"), ("stream", 1.0002, "same")], "Not by 0.5 % or more: beside a busy GPU v2 on NVIDIA H200 takes 0.999 × its time alone in mode warm (same) and 1.000 ×"),
     ([("warm", 1.031, "slower"), ("stream", 1.0002, "same")], "YES: beside a busy GPU v2 on NVIDIA H200 takes 1.031 × its time alone in mode warm (slower)"),
     ([("warm", 1.004, "undecided")], "Not that one could tell: beside a busy GPU v2 on NVIDIA H200 takes 1.004 × its time alone in mode warm (undecided)."),
 ])
 def test_the_page_says_whether_a_neighbour_shows(verdicts, begins):
     (one,) = neighbours.of(shown(*verdicts))
-    assert one.answer.replace("\u202f", " ").startswith(begins) and one.about == "b1h8s512d64-fp16; 5 pairs of runs by turns; recorded; 2026-11-28"
+    assert one.answer.replace("\u202f", " ").startswith(begins)
+    assert one.about.startswith("b1h8s512d64-fp16; 3 pairs of runs by turns; beside it NVIDIA H200 of the same machine, 563 to 633 times 20 matrix products")
+    assert one.about.endswith("; recorded; 2026-11-28")
 
 
 def test_what_is_stale_or_was_not_run_says_so():
     (stale,) = neighbours.of(shown(("warm", 1.0, "same"), stale=True, changed=["protocol"]))
-    assert stale.answer.startswith("Out of date (changed since: protocol): no: beside") and stale.mark.text == "stale"
-    (none,) = neighbours.of(shown(status="not_run", reason="a neighbour needs two GPUs of one kind, and here is one", pairs=0))
+    assert stale.answer.startswith("Out of date (changed since: protocol): not by") and stale.mark.text == "stale"
+    (none,) = neighbours.of(shown(status="not_run", reason="a neighbour needs two GPUs of one kind, and here is one", turns=[]))
     assert none.answer == "Not known for v2 on NVIDIA H200: not run, a neighbour needs two GPUs of one kind, and here is one." and not none.modes
+
+
+def test_one_that_lost_a_mode_does_not_say_no():
+    (lost,) = neighbours.of(shown(("warm", 1.0, "same"), status="unstable", reason="stream: 2 of 5 processes were steady"))
+    assert lost.answer.startswith("Not known for v2 on NVIDIA H200: unstable, stream: 2 of 5 processes were steady; beside a busy GPU v2") and len(lost.modes) == 1
+    (slower,) = neighbours.of(shown(("warm", 1.03, "slower"), status="timeout", reason="stream: timeout"))
+    assert slower.answer.startswith("YES: beside a busy GPU")
+    (empty,) = neighbours.of(whole(page_data.on_h200(neighbours=[dict(results=[{}, dict(mode="warm")])])))
+    assert empty.answer.startswith("Not known for it on") and not empty.modes
 
 
 def test_the_page_has_it_where_there_is_evidence_and_nothing_can_break_out(tmp_path):

@@ -359,6 +359,15 @@ def test_the_browser_reports_charts_on_the_page_itself(tmp_path, pages):
     assert not [line for line in log.splitlines() if "CONSOLE" in line]
 
 
+def test_a_browser_that_cannot_unpack_keeps_the_pictures_and_offers_nothing_to_choose(tmp_path, pages):
+    text = pages("realistic").replace("<body>", "<body><script>delete window.DecompressionStream;"
+                                      "addEventListener('unhandledrejection', event => document.documentElement.dataset.lost = String(event.reason));</script>", 1)
+    (tmp_path / "page.html").write_text(text)
+    dom, _ = chromium(tmp_path / "page.html", tmp_path / "profile")
+    assert dom.count('class="marks"') == text.count('class="marks"') > 0 and 'data-charts="0"' in dom[:400] and 'data-failed="all"' in dom[:400]
+    assert dom.count("data-choose") > 0 and not re.search(r'<[a-z]+ class="choose"(?![^>]*hidden)', dom) and "data-lost=" not in dom[:400]
+
+
 def test_without_scripts_the_pictures_stay(tmp_path, pages):
     text = re.sub(r"<script>.*?</script>", "", pages("one_variant"), flags=re.DOTALL)
     (tmp_path / "page.html").write_text(text)

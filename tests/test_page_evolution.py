@@ -112,6 +112,15 @@ def test_the_last_comparison_with_the_start_is_what_is_said_of_the_leader():
     assert [bool(one["against"]) for one in view.elites] == [True, False]
 
 
+def test_one_that_was_broken_off_says_so_and_names_the_best_that_was_kept():
+    kept, slower = child("v5_planted@STAGES=3", ratio=0.9, entered=True), child("b", ratio=1.2)
+    view = told(evolution(START, kept, slower, elites=("v4_planted", kept["name"]), closed=False))
+    assert view.best_answer.startswith("v4_planted, with which it began, still leads: none of 2 right children passed it. The best of them that was kept is "
+                                       f"{kept['name']}, at ")
+    assert view.best_answer.endswith(" It was broken off before its last comparison, which chooses nothing.")
+    assert "broken off" not in told(evolution(START, slower, closed=True)).best_answer
+
+
 def test_an_elite_that_broke_is_named_with_its_reason(cache):
     one = evolution(START, child("a", entered=True), elites=("a",))
     one["generations"][1]["left"] = {"v4_planted": "failed: 3 cases are wrong"}

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from evosdpa import evidence, keys, variants
+from evosdpa import config as configuration, evidence, gap, gap_document, keys, machine, variants
+from evosdpa.evolve import document as evolution
+from evosdpa.page import render
 from evosdpa.selftest import HONEST_ROOM
 from workspace import PROJECT, aggregate
 
@@ -130,3 +132,13 @@ def test_recorded_files_are_whole(path: Path):
     if isinstance(record, evidence.Bench):
         assert keys.digest_file(path.with_name(record.samples_file)) == record.samples_sha256
     assert path.stat().st_size < (1536 if record.variant == "rivals" else 512) * 1024  # the rivals' is a dozen runs in one
+
+
+def test_the_page_of_what_this_repository_records_is_one_small_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    histories, errors = evolution.found(("recorded",))
+    names = list(dict.fromkeys([*configuration.load("config.yaml").variants, *evolution.measured(histories)]))
+    found = gap.Gap(configuration.load("config.yaml"), names, None, machine.DEFAULT_ARCH, origins=("recorded",))
+    text = render.page(json.loads(gap_document.dumps(gap_document.document(found, evolution.evolutions(found, histories)))), tmp_path)
+    assert not errors and 'id="evolution"' in text and 'id="neighbour"' in text
+    assert len(text.encode()) < 1_500_000

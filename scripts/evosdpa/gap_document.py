@@ -148,7 +148,8 @@ def _spread(medians_us: dict[str, list[list[list[float]]]]) -> list[dict[str, An
 def neighbours(gap: Gap) -> list[dict[str, Any]]:
     """Variants timed alone and beside a busy GPU, device by device; medians are left in the evidence."""
     return [dict(device=device, variant=name, origin=piece.origin, status=piece.record.status.value, reason=piece.record.reason, stale=piece.stale,
-                 changed=piece.changed, ended=piece.record.ended, problem=piece.record.problem, pairs=len(piece.record.turns), results=piece.record.results)
+                 changed=piece.changed, ended=piece.record.ended, problem=piece.record.problem, turns=piece.record.turns, results=piece.record.results,
+                 neighbour=piece.record.neighbour_info.get("name", ""))
             for (device, name), chain in sorted(gap.chains.items()) if (piece := chain.pieces.get("neighbour"))]
 
 
@@ -226,7 +227,8 @@ def document(gap: Gap, evolutions: list[dict[str, Any]] | None = None) -> dict[s
         goal=dict(problem=goal.name, time_us=gap.config.goal.time_us, modes=list(gap.config.goal.modes), flops=goal.flops, bytes=goal.bytes, pairs=goal.pairs),
         this_device=gap.device, leading_device=gap.leading_device(), devices=_device_entries(gap), problems=gap.config.problems,
         rows=rows, variants=variant_facts(gap, rows), correctness=correctness(gap), provenance=provenance(gap), errors=sorted({*gap.errors, *unread}),
-        history=versions, processes=opened, selftests=selftests(gap), repeatability=repeatability(gap), neighbours=neighbours(gap), sweeps=sweeps(gap), operators=operators(gap), planted=len(variants.planted(False)),
+        history=versions, processes=opened, selftests=selftests(gap), repeatability=repeatability(gap), neighbours=neighbours(gap),
+        sweeps=sweeps(gap), operators=operators(gap), planted=len(variants.planted(False)),
         required=sorted(name for name, entry in gap.config.variants.items() if entry.required),
         repeatability_wanted=list(gap.config.repeatability.variants),
         evolution=evolutions or [],

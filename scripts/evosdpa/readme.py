@@ -106,7 +106,7 @@ def _neighbours() -> list[str]:
         for one in record.results:
             ends = f"{one['low']:.4f} to {one['high']:.4f}" if one["low"] is not None else ""
             lines.append(cells.row([name, one["mode"], f"{one['ratio']:.4f}", ends, one["verdict"], record.ended[:10]]))
-        if not record.results:
+        if record.status not in (Status.OK, Status.FAILED):  # a verdict is one of these; what else there is lost a mode
             lines.append(cells.row([name, "", record.status.value, "", cells.text(record.reason), record.ended[:10]]))
     return lines
 

@@ -65,6 +65,7 @@ def _entry(gap: Gap, origin: str, history: History) -> dict[str, Any]:
     return dict(
         device=history.device, origin=origin, problem=last.problem, modes=last.modes, begun_with=history.begun_with, elites=last.elites, times_us=last.times_us,
         measured_s=history.measured_s, changed=_changed(gap, history, timed), against_start=selecting.against_start(history, closing) if closing else {},
+        closed=closing is not None, cards=_cards(origin, history.device, len(history.generations)),
         finals=dict(ended=timed.ended, device=timed.device_info, git=timed.git) if timed else {},
         generations=[dict(generation=population.generation, status=population.status.value, reason=population.reason, elites=population.elites,
                           left=population.left, times_us=population.times_us, best=_best(population.times_us, population.modes))
@@ -112,6 +113,12 @@ def _bench(origin: str, device: str, generation: int, folder: str) -> Bench | No
     except EvidenceError:
         return None
     return record
+
+
+def _cards(origin: str, device: str, generations: int) -> int:
+    """How many GPUs the generations' finals ran on, as far as their evidence tells them apart."""
+    found = (_bench(origin, device, number, lineage.FINALS) for number in range(generations))
+    return len({digest for one in found if one and (digest := one.device_info.get("uuid_digest"))})
 
 
 def _changed(gap: Gap, history: History, timed: Bench | None) -> list[str]:

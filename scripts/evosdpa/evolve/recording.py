@@ -10,8 +10,11 @@ from evosdpa import evidence
 from evosdpa.evidence import Bench
 from evosdpa.evolve import lineage
 
-KEPT_AS_THEY_ARE = ("gen*/prompt-*.md", "sources/*.cu", "sources/*.cpp")
-"""Prompts, and what a generator wrote."""
+SOURCES = ("sources/*.cu", "sources/*.cpp")
+"""What a generator wrote."""
+
+PROMPTS = "prompt-*.md"
+"""In a generation's folder."""
 
 
 def record(document: dict[str, Any], results: Path) -> list[str]:
@@ -34,7 +37,7 @@ def record(document: dict[str, Any], results: Path) -> list[str]:
         shutil.rmtree(fresh, ignore_errors=True)
         for generation in range(generations):
             _keep(source / f"gen{generation}", fresh / f"gen{generation}")
-        for pattern in KEPT_AS_THEY_ARE:
+        for pattern in (*(f"gen{generation}/{PROMPTS}" for generation in range(generations)), *SOURCES):
             for path in sorted(source.glob(pattern)):
                 place = fresh / path.relative_to(source)
                 place.parent.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ def why_not(child: Child, builds: dict[str, Build], statics: dict[str, Static], 
     """Why a child need not be measured; empty when it may be good. `twins`: names of variants by what they must not share with it."""
     build = builds[child.name]
     if build.status is not Status.OK:
-        return build.reason
+        return build.reason or build.status.value
     if twin := next((twins[one] for one in _identities(build) if one in twins), None):
         return f"is the same code as {twin}"
     launches = launches_of(statics.get(child.name), problem)

@@ -32,21 +32,23 @@ def _about(entry: dict[str, Any]) -> list[str]:
     dropped = sum(bool(child["dropped"]) for child in made)
     right = sum(child["status"] == Status.OK for child in made)
     name = entry["finals"].get("device", {}).get("name") or entry["device"]
-    return [f"Recorded on one {name}, {entry['finals'].get('ended', '')[:10]}; `{entry['problem']}`, microseconds. "
+    ended = "" if entry["closed"] else " It was broken off before its last comparison, so nothing is said of an elite against what it began with."
+    return [f"Recorded on {'one' if entry['cards'] == 1 else entry['cards']} {name}, {entry['finals'].get('ended', '')[:10]}; `{entry['problem']}`, microseconds. "
             f"{len(entry['generations']) - 1} generations after the start, {len(made) - dropped} children measured, {right} of them right, "
-            f"{dropped} dropped for what their binaries say; {entry['measured_s'] / 60:.0f} minutes of measuring. "
-            "The elites, with the last comparison against the variant of their source that it began with:"]
+            f"{dropped} dropped before measuring; {entry['measured_s'] / 60:.0f} minutes of measuring.{ended} "
+            + ("The elites, with the last comparison against the variant of their source that it began with:" if entry["closed"] else "The elites:")]
 
 
 def _elites(entry: dict[str, Any]) -> list[str]:
     modes, children = entry["modes"], {child["name"]: child for child in entry["children"]}
-    lines = cells.head(["elite", "made from", "changed"], [*modes, *(f"over the start's, {mode}" for mode in modes)])
+    compared = modes if entry["closed"] else []
+    lines = cells.head(["elite", "made from", "changed"], [*modes, *(f"over the start's, {mode}" for mode in compared)])
     for name in entry["elites"]:
         child, times = children.get(name, {}), entry["times_us"].get(name, {})
         ratios = {one["mode"]: one for one in entry["against_start"].get(name, [])}
         changed = ", ".join(f"{one['lever']} {one['before']} -> {one['after']}" for one in child.get("changes", []))
         own = (cells.rounded(times[mode], None) if mode in times else "" for mode in modes)
-        over = (telling.ratio(ratios[mode]) if mode in ratios else "" for mode in modes)
+        over = (telling.ratio(ratios[mode]) if mode in ratios else "" for mode in compared)
         lines.append(cells.row([f"**{name}**", child.get("parent") or "given", changed, *own, *over]))
     return lines
 

@@ -1,6 +1,7 @@
 // Which ladders are shown and which variant is taken apart: chosen in the page, kept in the address, so that a link shows the same.
 (async () => {
   const {draw} = await window.chartsReady;
+  if (!draw) return;  // nothing to choose from could be unpacked
   const make = (name, values = {}, ...children) => {
     const made = Object.assign(document.createElement(name), values);
     made.append(...children);

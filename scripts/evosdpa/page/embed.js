@@ -9,8 +9,13 @@ window.chartsReady = (async () => {
   };
   let done = 0;
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(one => one.open = true));
-  await window.libraryReady.catch(error => console.error("charting library", error));
-  await window.blocksReady.catch(error => console.error("data of the charts", error));
+  for (const ready of await Promise.allSettled([window.libraryReady, window.blocksReady]))
+    if (ready.status === "rejected") {
+      console.error("the page keeps its still pictures", ready.reason);
+      root.dataset.failed = "all";
+      root.dataset.charts = 0;
+      return {};
+    }
   for (const block of document.querySelectorAll('script[type="application/json"][data-chart]')) {
     const plot = document.getElementById(block.dataset.chart), still = plot.innerHTML;
     try {

@@ -205,7 +205,11 @@ class Evolution:
 
     @property
     def best_answer(self) -> str:
-        """How the leader of the end stands to what the evolution began with."""
+        """How the leader stands to what the evolution began with, and whether that is its last word."""
+        unended = " It was broken off before its last comparison, which chooses nothing." if self.entry.get("closed") is False else ""
+        return self._leader_answer() + unended
+
+    def _leader_answer(self) -> str:
         if not self.elites:
             reason = next((one["reason"] for one in reversed(self.generations) if one["reason"]), "")
             return "There is no elite" + (f": {reason}." if reason else ".")
@@ -235,7 +239,9 @@ class Evolution:
         if not right:
             return f"{name}, with which it began, still leads: of {children(len(measured))} measured none is right."
         passed = "the one right child did not pass it" if right == 1 else f"none of {right} right children passed it"
-        return f"{name}, with which it began, still leads: {passed}."
+        kept = next((one for one in self.elites[1:] if any(child["name"] == one["name"] for child in self.bred)), None)
+        best = f" The best of them that was kept is {kept['name']}, at {kept['times']}." if kept else ""
+        return f"{name}, with which it began, still leads: {passed}.{best}"
 
     @cached_property
     def way(self) -> list[Entry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from evosdpa import stats
 from evosdpa.page import facts, words
 from evosdpa.page.ratios import Ratio
 
@@ -25,26 +26,36 @@ class Beside:
 
 
 def _told(entry: dict[str, Any], modes: list[Ratio], device: str) -> str:
-    """Whether the neighbour shows in the times, in one sentence."""
-    variant = str(entry.get("variant") or "it")
-    if not modes:
-        reason = words.clip(entry.get("reason"), 400)
-        return f"not known for {variant} on {device}: {words.mark(entry.get('status')).text}{f', {reason}' if reason else ''}."
-    said = words.listed(f"{one.text} its time alone in mode {one.mode} ({one.verdict})" for one in modes)
+    """Whether the neighbour shows in the times, in one sentence. A measurement that lost a mode does not say no."""
+    variant, status = words.clip(entry.get("variant") or "it", 120), str(entry.get("status") or "not_run")
+    said = words.listed(f"{one.text} its time alone in mode {one.mode} ({one.verdict or 'no verdict'})" for one in modes)
+    takes = f"beside a busy GPU {variant} on {device} takes {said}"
     if any(one.verdict in ("faster", "slower") for one in modes):
-        return f"YES: beside a busy GPU {variant} on {device} takes {said}."
-    begins = "no" if all(one.verdict == "same" for one in modes) else "not that one could tell"
-    return f"{begins}: beside a busy GPU {variant} on {device} takes {said}."
+        return f"YES: {takes}."
+    if status != "ok" or not modes:
+        reason = words.clip(entry.get("reason"), 400)
+        return f"not known for {variant} on {device}: {words.mark(status).text}{f', {reason}' if reason else ''}{f'; {takes}' if modes else ''}."
+    if all(one.verdict == "same" for one in modes):
+        return f"not by {100 * stats.SAME_BAND:g}{words.PERCENT} or more: {takes}."
+    return f"not that one could tell: {takes}."
+
+
+def _about(entry: dict[str, Any]) -> str:
+    """What was timed beside what: the problem, the pairs of runs, and the other GPU's work."""
+    turns = [int(one) for one in map(words.finite, entry.get("turns") or []) if one]
+    load = f"beside it {words.clip(entry.get('neighbour') or 'a GPU', 80)} of the same machine" if turns else ""
+    if turns:
+        load += f", {min(turns):,} to {max(turns):,} times 20 matrix products of 8192² in fp16 and copies of 64 MB from the host while one run lasted"
+    return "; ".join(filter(None, (str(entry.get("problem") or ""), f"{words.plural(len(turns), 'pair')} of runs by turns" if turns else "", load,
+                                   str(entry.get("origin") or ""), words.date(entry.get("ended")))))
 
 
 def of(document: dict[str, Any]) -> list[Beside]:
     """Every variant that was timed beside a busy GPU, those of the leading device first."""
     found = []
     for entry in facts.leading_first(document, document["neighbours"])[:MOST_NEIGHBOURS]:
-        modes = [Ratio.of(str(one.get("mode") or ""), one) for one in entry.get("results") or []]
-        pairs = int(words.finite(entry.get("pairs")) or 0)
-        about = "; ".join(filter(None, (str(entry.get("problem") or ""), f"{words.plural(pairs, 'pair')} of runs by turns" if pairs else "",
-                                        str(entry.get("origin") or ""), words.date(entry.get("ended")))))
-        found.append(Beside(answer=facts.dated(entry, _told(entry, modes, facts.device_named(document, str(entry.get("device") or "")))),
-                            mark=words.mark(entry.get("status"), entry.get("stale")), stale=bool(entry.get("stale")), about=about, modes=modes))
+        modes = [ratio for one in entry.get("results") or [] if (ratio := Ratio.of(str(one.get("mode") or ""), one)).value]
+        told = _told(entry, modes, facts.device_named(document, str(entry.get("device") or "")))
+        found.append(Beside(answer=facts.dated(entry, told), mark=words.mark(entry.get("status"), entry.get("stale")), stale=bool(entry.get("stale")),
+                            about=_about(entry), modes=modes))
     return found
