@@ -143,7 +143,7 @@ def shown(*verdicts: tuple[str, float, str], **more) -> dict:
     results = [dict(mode=mode, ratio=ratio, low=ratio - 0.001, high=ratio + 0.001, verdict=verdict) for mode, ratio, verdict in verdicts]
     return whole(page_data.on_h200(neighbours=[dict(dict(
         device=page_data.H200, variant="v2", origin="recorded", status="ok", reason="", stale=False, changed=[], ended="2026-11-28T08:02:31Z",
-        problem="b1h8s512d64-fp16", turns=[563, 633, 602], neighbour="NVIDIA H200", results=results), **more)]))
+        problem="b1h8s512d64-fp16", turns=[563, 633, 602], neighbour="NVIDIA H200", load="a product", results=results), **more)]))
 
 
 @pytest.mark.parametrize("verdicts, begins", [
@@ -154,7 +154,7 @@ def shown(*verdicts: tuple[str, float, str], **more) -> dict:
 def test_the_page_says_whether_a_neighbour_shows(verdicts, begins):
     (one,) = neighbours.of(shown(*verdicts))
     assert one.answer.replace("\u202f", " ").startswith(begins)
-    assert one.about.startswith("b1h8s512d64-fp16; 3 pairs of runs by turns; beside it NVIDIA H200 of the same machine, 563 to 633 times 20 matrix products")
+    assert one.about.startswith("b1h8s512d64-fp16; 3 pairs of runs by turns; beside it NVIDIA H200 of the same machine, at work for 563 to 633 turns a run, each a product;")
     assert one.about.endswith("; recorded; 2026-11-28")
 
 

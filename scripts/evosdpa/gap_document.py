@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from evosdpa import evidence, history, parents, process_times, standing, stats, sweep, variants
+from evosdpa import evidence, history, neighbour, parents, process_times, standing, stats, sweep, variants
 from evosdpa import problem as problems
 from evosdpa.evidence import Bench, Build, EvidenceError, Profile, Sanitize, Static, Status, Verify
 from evosdpa.evolve import screening
@@ -149,7 +149,7 @@ def neighbours(gap: Gap) -> list[dict[str, Any]]:
     """Variants timed alone and beside a busy GPU, device by device; medians are left in the evidence."""
     return [dict(device=device, variant=name, origin=piece.origin, status=piece.record.status.value, reason=piece.record.reason, stale=piece.stale,
                  changed=piece.changed, ended=piece.record.ended, problem=piece.record.problem, turns=piece.record.turns, results=piece.record.results,
-                 neighbour=piece.record.neighbour_info.get("name", ""))
+                 neighbour=piece.record.neighbour_info.get("name", ""), load=neighbour.LOAD)
             for (device, name), chain in sorted(gap.chains.items()) if (piece := chain.pieces.get("neighbour"))]
 
 

@@ -17,12 +17,17 @@ from evosdpa.evidence import Bench, Build, EvidenceError, Neighbour, Status, Ver
 from evosdpa.rival_names import ANCHOR
 from evosdpa.variants import Variant
 
-BUSY = """import itertools, torch
-square = torch.randn(8192, 8192, device='cuda', dtype=torch.float16)
-host = torch.empty(2**26, dtype=torch.uint8).pin_memory()
+ORDER, COPY_MIB, PRODUCTS = 8192, 64, 20
+
+LOAD = f"{PRODUCTS} times a product of two fp16 matrices of order {ORDER:,} and a copy of {COPY_MIB} MiB from the host"
+"""What BUSY does in each turn, in words."""
+
+BUSY = f"""import itertools, torch
+square = torch.randn({ORDER}, {ORDER}, device='cuda', dtype=torch.float16)
+host = torch.empty(2**{(COPY_MIB << 20).bit_length() - 1}, dtype=torch.uint8).pin_memory()
 there = torch.empty_like(host, device='cuda')
 for turn in itertools.count(1):
-    for _ in range(20):
+    for _ in range({PRODUCTS}):
         square @ square
         there.copy_(host, non_blocking=True)
     torch.cuda.synchronize()

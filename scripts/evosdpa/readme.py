@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from evosdpa import benchmarking, config as configuration, evidence, gap, gap_document, keys, ladder, machine, selftest, table_cells as cells, variants
-from evosdpa.evidence import Bench, EvidenceError, Neighbour, Repeatability, Selftest, Status, Timing, ToolSpeed
+from evosdpa import (benchmarking, config as configuration, evidence, gap, gap_document, keys, ladder, machine, neighbour, selftest, table_cells as cells,
+                     variants)
+from evosdpa.evidence import Bench, EvidenceError, Repeatability, Selftest, Status, Timing, ToolSpeed
 from evosdpa.evolve import table as evolution_table
 from evosdpa.harness.operator_names import LIBRARY, OPERATOR, PYTORCH
 from evosdpa.rival_names import ANCHOR
@@ -96,19 +97,22 @@ def gate() -> str:
 
 
 def _neighbours() -> list[str]:
-    """What a busy GPU beside it did to a timing."""
-    found = [evidence.read(path, Neighbour) for path in sorted(RECORDED.glob("*/*/neighbour.json"))]
-    if not found:
+    """What a busy GPU beside it did to a timing. Raises EvidenceError for evidence that cannot be used."""
+    names = sorted({path.parent.name for path in RECORDED.glob("*/*/neighbour.json")})
+    if not names:
         return ["What a busy GPU does to a timing on the GPU beside it has not been recorded yet."]
+    found = gap.Gap(configuration.load("config.yaml"), names, None, machine.DEFAULT_ARCH, origins=("recorded",))
+    if found.errors:
+        raise EvidenceError("\n".join(sorted(set(found.errors))))
     lines = cells.head(["beside a busy GPU", "mode"], ["time beside over time alone"], ["95 % interval", "verdict", "date"])
-    for record in found:
-        name = f"{record.variant} on {record.device_info.get('name') or record.device}"
-        for one in record.results:
+    for entry in gap_document.neighbours(found):
+        name = f"{entry['variant']} on {entry['neighbour'] or entry['device']}{' (stale)' if entry['stale'] else ''}"
+        for one in entry["results"]:
             ends = f"{one['low']:.4f} to {one['high']:.4f}" if one["low"] is not None else ""
-            lines.append(cells.row([name, one["mode"], f"{one['ratio']:.4f}", ends, one["verdict"], record.ended[:10]]))
-        if record.status not in (Status.OK, Status.FAILED):  # a verdict is one of these; what else there is lost a mode
-            lines.append(cells.row([name, "", record.status.value, "", cells.text(record.reason), record.ended[:10]]))
-    return lines
+            lines.append(cells.row([name, one["mode"], f"{one['ratio']:.4f}", ends, one["verdict"], entry["ended"][:10]]))
+        if entry["status"] not in (Status.OK, Status.FAILED):  # a verdict is one of these; what else there is lost a mode
+            lines.append(cells.row([name, "", entry["status"], "", cells.text(entry["reason"]), entry["ended"][:10]]))
+    return [*lines, "", f"The busy GPU is of the same kind and in the same machine. In each turn it does {neighbour.LOAD}."]
 
 
 def sweep() -> str:

@@ -9,9 +9,6 @@ from evosdpa import stats
 from evosdpa.page import facts, words
 from evosdpa.page.ratios import Ratio
 
-MOST_NEIGHBOURS = 6
-"""Entries on the page; gap.json has all."""
-
 
 @dataclass(frozen=True)
 class Beside:
@@ -43,9 +40,8 @@ def _told(entry: dict[str, Any], modes: list[Ratio], device: str) -> str:
 def _about(entry: dict[str, Any]) -> str:
     """What was timed beside what: the problem, the pairs of runs, and the other GPU's work."""
     turns = [int(one) for one in map(words.finite, entry.get("turns") or []) if one]
-    load = f"beside it {words.clip(entry.get('neighbour') or 'a GPU', 80)} of the same machine" if turns else ""
-    if turns:
-        load += f", {min(turns):,} to {max(turns):,} times 20 matrix products of 8192² in fp16 and copies of 64 MB from the host while one run lasted"
+    load = (f"beside it {words.clip(entry.get('neighbour') or 'a GPU', 80)} of the same machine, at work for {min(turns):,} to {max(turns):,} turns a run, "
+            f"each {words.clip(entry.get('load') or 'of unknown work', 200)}" if turns else "")
     return "; ".join(filter(None, (str(entry.get("problem") or ""), f"{words.plural(len(turns), 'pair')} of runs by turns" if turns else "", load,
                                    str(entry.get("origin") or ""), words.date(entry.get("ended")))))
 
@@ -53,7 +49,7 @@ def _about(entry: dict[str, Any]) -> str:
 def of(document: dict[str, Any]) -> list[Beside]:
     """Every variant that was timed beside a busy GPU, those of the leading device first."""
     found = []
-    for entry in facts.leading_first(document, document["neighbours"])[:MOST_NEIGHBOURS]:
+    for entry in facts.leading_first(document, document["neighbours"]):
         modes = [ratio for one in entry.get("results") or [] if (ratio := Ratio.of(str(one.get("mode") or ""), one)).value]
         told = _told(entry, modes, facts.device_named(document, str(entry.get("device") or "")))
         found.append(Beside(answer=facts.dated(entry, told), mark=words.mark(entry.get("status"), entry.get("stale")), stale=bool(entry.get("stale")),
