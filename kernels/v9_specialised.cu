@@ -45,6 +45,7 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3]}
 #include "sdpa_hopper.cuh"
 #include "sdpa_launch.cuh"
 #include "sdpa_mma.cuh"
+#include "sdpa_persistent.cuh"
 #include "sdpa_specialised.cuh"
 #include "sdpa_wgmma.cuh"
 
@@ -57,92 +58,24 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3]}
 static_assert(PING_PONG == 0 || PING_PONG == 1, "PING_PONG must be 0 or 1");
 static_assert(STAGES == 2 || STAGES == 3, "STAGES must be 2 or 3");
 
-constexpr int GROUP_ROWS = 64, GROUP_THREADS = 128; // the M of wgmma, and who holds it
-constexpr int BLOCK_KV = 128;                       // keys in a tile, the N of Q K^T
-
-// Who does what, and how many registers a thread has then: 64 K are there for all of them.
-template <int DIM> struct Roles {
-  static constexpr int GROUPS = DIM == 64 ? 3 : 2; // that multiply; one more fetches
-  static constexpr int BLOCK_Q = GROUPS * GROUP_ROWS, NUM_THREADS = (GROUPS + 1) * GROUP_THREADS;
-  static constexpr int FETCHING_REGISTERS = GROUPS == 3 ? 32 : 24, MULTIPLYING_REGISTERS = GROUPS == 3 ? 160 : 240;
-};
-
-// Shared memory of a CTA: boxes of 64 columns as TMA writes and wgmma reads them, each at a multiple of 1024 bytes.
-template <typename T, int DIM> struct Shared {
-  static constexpr int BOXES = DIM / BOX_COLUMNS;
-  static constexpr int Q_STAGES = DIM == 64 || STAGES == 2 ? 2 : 1; // this work's rows and the next one's, where both fit
-  alignas(1024) T Q[Q_STAGES][BOXES][Roles<DIM>::BLOCK_Q][BOX_COLUMNS];
-  alignas(1024) T K[STAGES][BOXES][BLOCK_KV][BOX_COLUMNS];
-  alignas(1024) T V[STAGES][BOXES][BLOCK_KV][BOX_COLUMNS];
-  uint64_t Q_full[Q_STAGES], K_full[STAGES], V_full[STAGES];    // one arrival, that announces the bytes, and the bytes
-  uint64_t Q_empty[Q_STAGES], K_empty[STAGES], V_empty[STAGES]; // an arrival of each warp that multiplies
-};
-constexpr int ALIGNMENT_SLACK = 1024 - 128; // dynamic shared memory starts at a multiple of 128; the kernel rounds up
-
-// What there is to do. Work number i is a q tile of a head; heads of all batches count through.
-typedef struct {
-  uint32_t num_work, q_tiles, num_heads, heads_q;
-  uint32_t heads_at_once; // a section: q tiles of these heads go side by side
-  uint32_t last_section;
-} schedule;
-
-typedef struct {
-  int batch, head, q0, num_tiles; // first query row, tiles of keys
-} work_item;
-
-// Top-left causal: row i sees keys 0 .. i. Tiles that no row of the work sees are not even fetched. From one section to the next the order of
-// q tiles turns round, so that work is nowhere much shorter or longer than its neighbours', and the last section ends with the shortest.
-template <int BLOCK_Q> __device__ __forceinline__ work_item work_of(const schedule &s, const tiled_problem &p, uint32_t number) {
-  const uint32_t section = number / (s.heads_at_once * s.q_tiles), first_head = section * s.heads_at_once;
-  const uint32_t heads = min(s.heads_at_once, s.num_heads - first_head), place = number - first_head * s.q_tiles;
-  const uint32_t within = (s.last_section - section) % 2 ? heads * s.q_tiles - 1 - place : place;
-  const uint32_t q_tile = within / heads, flat_head = first_head + within - q_tile * heads;
-  const int batch = flat_head / s.heads_q, q0 = (p.causal ? s.q_tiles - 1 - q_tile : q_tile) * BLOCK_Q;
-  const int kv_end = p.causal ? min(min(q0 + BLOCK_Q, p.seq_q), p.seq_kv) : p.seq_kv;
-  return {batch, (int)(flat_head - batch * s.heads_q), q0, (kv_end + BLOCK_KV - 1) / BLOCK_KV};
-}
-
-// The CTA's work of a round. Where work gets shorter (or longer) from number to number, going backwards every other time evens it out.
-__device__ __forceinline__ uint32_t work_number(uint32_t round) {
-  return round * gridDim.x + (round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
-}
-
-// A place in a ring of stages, and the parity of its barriers there.
-template <int LENGTH> struct Place {
-  int stage = 0, parity = 0;
-  __device__ __forceinline__ void advance() {
-    if (++stage == LENGTH) stage = 0, parity ^= 1;
-  }
-};
+// Of head_dim 64 the registers are there for three warpgroups, which read K and V less often.
+template <int DIM> using RolesOf = Roles<DIM == 64 ? 3 : 2>;
+template <typename T, int DIM> using SharedOf = Shared<T, DIM, RolesOf<DIM>::GROUPS, STAGES>;
 
 template <typename T, int DIM>
-__global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
+__global__ void __launch_bounds__(RolesOf<DIM>::NUM_THREADS, 1)
     sdpa_specialised(const __grid_constant__ tiled_problem p, const __grid_constant__ schedule s,
                      const __grid_constant__ CUtensorMap Q_map, const __grid_constant__ CUtensorMap K_map,
                      const __grid_constant__ CUtensorMap V_map) {
 #if SDPA_HOPPER
-  using Smem = Shared<T, DIM>;
-  using R = Roles<DIM>;
+  using Smem = SharedOf<T, DIM>;
+  using R = RolesOf<DIM>;
   constexpr int BOXES = Smem::BOXES, Q_STAGES = Smem::Q_STAGES, STEPS_IN_BOX = BOX_COLUMNS / 16;
   extern __shared__ __align__(128) unsigned char shared_memory[];
   Smem &smem = *reinterpret_cast<Smem *>(shared_memory + (-smem_address(shared_memory) & 1023));
 
   const int warp = warp_index(), lane = threadIdx.x % 32, group = warp / 4;
-  if (threadIdx.x == 0) {
-#pragma unroll
-    for (int stage = 0; stage < Q_STAGES; ++stage) {
-      mbarrier_init(&smem.Q_full[stage], 1);
-      mbarrier_init(&smem.Q_empty[stage], R::GROUPS * 4);
-    }
-#pragma unroll
-    for (int stage = 0; stage < STAGES; ++stage) {
-      mbarrier_init(&smem.K_full[stage], 1);
-      mbarrier_init(&smem.V_full[stage], 1);
-      mbarrier_init(&smem.K_empty[stage], R::GROUPS * 4);
-      mbarrier_init(&smem.V_empty[stage], R::GROUPS * 4);
-    }
-    mbarrier_init_fence();
-  }
+  if (threadIdx.x == 0) smem.init_barriers();
   __syncthreads();
 
   if (group == R::GROUPS) { // the last warpgroup fetches
@@ -357,41 +290,19 @@ __global__ void __launch_bounds__(Roles<DIM>::NUM_THREADS, 1)
 #endif
 }
 
-static int block_q(const sdpa_problem &p) { return p.head_dim == 64 ? Roles<64>::BLOCK_Q : Roles<128>::BLOCK_Q; }
-
-static int64_t num_work(const sdpa_problem &p) {
-  return (int64_t)((p.seq_q + block_q(p) - 1) / block_q(p)) * p.heads_q * p.batch;
-}
-
-// As many CTAs as SMs, at most; 132 where there is no device to ask, which is what an H100 or H200 (SXM) has.
-static dim3 grid_of(const sdpa_problem &p) {
-  int device = 0, sms = 132;
-  if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
-    cudaGetLastError(); // answered here: the next launch must not report it again
-    sms = 132;
-  }
-  return dim3((unsigned)(num_work(p) < sms ? num_work(p) : sms));
-}
-
-static schedule schedule_of(const sdpa_problem &p) {
-  // Causal: K and V of the heads that go side by side take at most a third of an H200's L2, so that they are fetched from memory once.
-  constexpr int64_t L2_SHARE = 16 << 20;
-  const int64_t head_bytes = (int64_t)p.seq_kv * p.head_dim * 2 * 2, group = p.heads_q / p.heads_kv, heads = (int64_t)p.heads_q * p.batch;
-  int64_t at_once = p.causal ? L2_SHARE / head_bytes * group : 1;
-  at_once = at_once < 1 ? 1 : at_once > heads ? heads : at_once;
-  return {(uint32_t)num_work(p), (uint32_t)((p.seq_q + block_q(p) - 1) / block_q(p)), (uint32_t)heads, (uint32_t)p.heads_q,
-          (uint32_t)at_once, (uint32_t)((heads - 1) / at_once)};
+static division division_of(const sdpa_problem &p) {
+  return divided(p, p.head_dim == 64 ? RolesOf<64>::GROUPS : RolesOf<128>::GROUPS, num_sms());
 }
 
 static int shared_bytes(const sdpa_problem &p) {
   return with_instance(
-      p, [](auto i) { return (int)sizeof(Shared<typename decltype(i)::T, decltype(i)::DIM>) + ALIGNMENT_SLACK; });
+      p, [](auto i) { return (int)sizeof(SharedOf<typename decltype(i)::T, decltype(i)::DIM>) + ALIGNMENT_SLACK; });
 }
 
 const char *sdpa_supports(const sdpa_problem *p) {
   if (const char *reason = sizes_reason(*p)) return reason;
   if (const char *reason = instance_reason(*p)) return reason;
-  if (num_work(*p) >= (int64_t)1 << 31) return "batch x heads x query tiles must be below 2^31: work is counted in 32 bits";
+  if (const char *reason = division_reason(division_of(*p))) return reason;
   if (const char *reason = hopper_kernel_reason(*p)) return reason;
   return shared_memory_reason(*p, shared_bytes(*p), "STAGES");
 }
@@ -400,21 +311,22 @@ size_t sdpa_workspace_bytes(const sdpa_problem *) { return 0; }
 
 int sdpa_launch(const sdpa_problem *problem, void *stream) {
   const sdpa_problem &p = *problem;
-  const tensor_maps maps(p, block_q(p), BLOCK_KV);
+  const division d = division_of(p);
+  const tensor_maps maps(p, d.block_q, BLOCK_KV);
   if (maps.error) return maps.error;
   const int bytes = shared_bytes(p);
   return with_instance(p, [&](auto instance) -> int {
     using I = decltype(instance);
     const auto kernel = sdpa_specialised<typename I::T, I::DIM>;
-    return launch_kernel(kernel, grid_of(p), Roles<I::DIM>::NUM_THREADS, bytes, stream, false, tiled(p), schedule_of(p), maps.Q, maps.K, maps.V);
+    return launch_kernel(kernel, dim3(d.ctas), RolesOf<I::DIM>::NUM_THREADS, bytes, stream, false, tiled(p), schedule_of(p, d), maps.Q, maps.K, maps.V);
   });
 }
 
 int sdpa_describe(const sdpa_problem *problem, sdpa_launch_info *info, int capacity) {
   if (sizes_reason(*problem) || instance_reason(*problem) || capacity < 1) return 0;
-  const dim3 grid = grid_of(*problem);
+  const division d = division_of(*problem);
   const bool fp16 = problem->dtype == SDPA_FP16, dim64 = problem->head_dim == 64;
-  *info = {{(int)grid.x, (int)grid.y, (int)grid.z}, {dim64 ? Roles<64>::NUM_THREADS : Roles<128>::NUM_THREADS, 1, 1}, shared_bytes(*problem),
+  *info = {{(int)d.ctas, 1, 1}, {(d.groups + 1) * GROUP_THREADS, 1, 1}, shared_bytes(*problem),
            fp16 ? (dim64 ? "sdpa_specialisedI6__halfLi64E" : "sdpa_specialisedI6__halfLi128E")
                 : (dim64 ? "sdpa_specialisedI13__nv_bfloat16Li64E" : "sdpa_specialisedI13__nv_bfloat16Li128E")};
   return 1;
