@@ -3,7 +3,7 @@ title: the rung for each problem
 parent: v8_cluster
 idea: every fp16 or bf16 problem by the rung that the evidence recorded on an H200 shows to be the fastest for its like; nothing else is new
 expects: 4.0-4.2 us on the goal problem, v8's time; every other problem in the time of the rung that it picks
-levers: {V8_WAVES: [1, 2, 4], V9_KEYS: [512, 1024, 2048]}
+levers: {V8_WAVES: [1, 2, 4], V5_KEYS: [256, 512, 1024]}
 */
 
 // For users: one library that takes what any rung takes, on any chip from sm_80 on. A rung is its own source, as it is, in a namespace
@@ -41,30 +41,35 @@ levers: {V8_WAVES: [1, 2, 4], V9_KEYS: [512, 1024, 2048]}
 //     b1h16s16384d128-fp16-causal         1680       -    2512    4849    3785
 //     b1h16s16384d64-fp16                 2155       -    2775    5669    4104
 //
-// So on Hopper: v8 where it can and its CTAs fit at once; v4 where its own do, since the more CTAs work, the sooner a small problem is done;
-// v9 where there is work for most SMs and enough keys that one warpgroup's products hide another's softmax; else v5. Of 128 keys v5 makes
-// one tile, so there is nothing to split. Causal work of fewer than two waves lasts as long as the longest of it,
-// of which v5's 64 rows are a half or a third: with many keys v5 is then put ahead of v9, which one problem here bears out.
-// Elsewhere v4 up to two waves of its CTAs, else v3. What needs rows at other than 16-byte boundaries goes
+// So on Hopper, the more CTAs work, the sooner a small problem is done: where a tile of 64 rows for each of them leaves half of the SMs idle, v8 if
+// it can, else v11; v4 of so few keys that these two have nothing to share, and of so few rows that others compute mostly none; v5 where its CTAs fit
+// at once, of head_dim 64 two by two where keys are few; else v10. Causal work of one or two heads lasts as long as the longest of it, of which 64 rows
+// are half of v10's, as long as few others wait for an SM: then v5, or v11 with one CTA on an SM at head_dim 64.
+// One row of queries (decoding): heads that share keys are made the rows of one, so that keys are read once.
+// Elsewhere v4 while its CTAs fit at once, of head_dim 64 in two waves; else v3. What needs rows at other than 16-byte boundaries goes
 // to v1. A rung that refuses a problem passes it on to the next one.
 
-#define HOPPER (__CUDA_ARCH_LIST__ == 900) // the one architecture that the library is built for; the others have no use for v5, v8 and v9
+#define HOPPER (__CUDA_ARCH_LIST__ == 900) // the one architecture that the library is built for; the others have no use for v5, v8, v10 and v11
 
 #ifndef V8_WAVES
 #define V8_WAVES 1 // v8 while its CTAs, one on each SM, fit into so many waves
 #endif
-#ifndef V9_KEYS
-#define V9_KEYS 1024 // v9 from so many keys on
+#ifndef V5_KEYS
+#define V5_KEYS 512 // v5 below so many keys while its CTAs fit into two waves (head_dim 64)
 #endif
 
 #include "sdpa_async.cuh"
 #include "sdpa_checks.h"
 #include "sdpa_cluster.cuh"
+#include "sdpa_cluster_launch.cuh"
+#include "sdpa_device.cuh"
 #include "sdpa_dtype.cuh"
 #include "sdpa_hopper.cuh"
 #include "sdpa_launch.cuh"
 #include "sdpa_mma.cuh"
+#include "sdpa_persistent.cuh"
 #include "sdpa_specialised.cuh"
+#include "sdpa_store.cuh"
 #include "sdpa_tma.cuh"
 #include "sdpa_wgmma.cuh"
 
@@ -103,10 +108,16 @@ namespace v8 {
 #include "v8_cluster.cu"
 }
 #undef PDL
-namespace v9 {
-#include "v9_specialised.cu"
+namespace v10 {
+#include "v10_gapless.cu"
 }
 #undef PING_PONG
+#undef STAGES
+#undef MAX_CTAS
+namespace v11 {
+#include "v11_splitkv.cu"
+}
+#undef MAX_SPLITS
 #undef STAGES
 #endif
 
@@ -128,30 +139,28 @@ constexpr Rung V4 = {v4::supports, v4::workspace_bytes, v4::launch, v4::describe
 #if HOPPER
 constexpr Rung V5 = {v5::supports, v5::workspace_bytes, v5::launch, v5::describe};
 constexpr Rung V8 = {v8::supports, v8::workspace_bytes, v8::launch, v8::describe};
-constexpr Rung V9 = {v9::supports, v9::workspace_bytes, v9::launch, v9::describe};
+constexpr Rung V10 = {v10::supports, v10::workspace_bytes, v10::launch, v10::describe};
+constexpr Rung V11 = {v11::supports, v11::workspace_bytes, v11::launch, v11::describe};
 #endif
-
-// SMs of the device; of an H100 or H200 (SXM) where there is none.
-static int num_sms() {
-  int device = 0, sms = 0;
-  if (cudaGetDevice(&device) == cudaSuccess && cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device) == cudaSuccess) return sms;
-  cudaGetLastError(); // answered here: the next launch must not report it again
-  return 132;
-}
 
 // f of each rung, in the order of preference, until one says true; then that rung, else NULL. The conditions are the table's.
 template <typename F> static const Rung *first_rung(const sdpa_problem &p, F f) {
   const int64_t heads = (int64_t)p.batch * p.heads_q, sms = num_sms();
   const auto ctas = [&](int rows) { return (p.seq_q + rows - 1) / rows * heads; };
 #if HOPPER
-  const int64_t work = ctas(p.head_dim == 64 ? 192 : 128); // v9's, of which a CTA does one after the other
-  const bool uneven = p.causal && work < 2 * sms && p.seq_kv > 2048;
-  if (p.seq_kv > 128 && 2 * ctas(64) <= V8_WAVES * sms && f(V8)) return &V8;
-  if (p.seq_kv > 128 && ctas(32) <= sms && f(V4)) return &V4;
-  if (p.seq_kv >= V9_KEYS && 8 * work >= 7 * sms && !uneven && f(V9)) return &V9;
+  const bool dim64 = p.head_dim == 64, few_rows = p.seq_q <= 32 && p.seq_kv >= 512;
+  const bool uneven = p.causal && heads <= (dim64 ? 1 : 2) && ctas(128) <= sms;
+  const bool very_few = 7 * ctas(64) <= 2 * sms; // clusters of three fit at once
+  const bool worth_sharing = dim64 ? p.seq_kv > (very_few ? 512 : 640) : p.seq_kv > (very_few ? 256 : 384);
+  const int64_t v5_places = sms * (dim64 && p.seq_kv < V5_KEYS ? 2 : 1) + (!dim64 && p.causal && p.seq_kv >= 512 ? sms / 8 : 0);
+  if (p.seq_kv >= 240 && 2 * ctas(64) <= V8_WAVES * sms && f(V8)) return &V8;
+  if (worth_sharing && 2 * ctas(64) <= sms && f(V11)) return &V11;
+  if (p.seq_kv > 128 && (ctas(32) <= sms || few_rows) && f(V4)) return &V4;
+  if (p.seq_q > (dim64 ? 64 : 32) && ctas(64) > v5_places && !uneven && f(V10)) return &V10;
+  if (dim64 && uneven && f(V11)) return &V11;
   if (f(V5)) return &V5;
 #endif
-  if (ctas(32) <= 2 * sms && f(V4)) return &V4;
+  if (ctas(32) <= (p.head_dim == 64 ? 2 : 1) * sms && f(V4)) return &V4;
   if (f(V3)) return &V3;
   return f(V1) ? &V1 : nullptr;
 }
@@ -160,25 +169,41 @@ static const Rung *rung_of(const sdpa_problem &p) {
   return first_rung(p, [&](const Rung &rung) { return !rung.supports(&p); });
 }
 
-const char *sdpa_supports(const sdpa_problem *p) {
-  if (const char *reason = sizes_reason(*p)) return reason;
-  return rung_of(*p) ? nullptr : V1.supports(p); // the least demanding one's reason
+// One row of queries that sees all keys: the heads of a group become the rows of one head, since from head to head is a step like another.
+static sdpa_problem packed(const sdpa_problem &problem) {
+  sdpa_problem p = problem;
+  if (p.seq_q > 1 || p.causal) return p;
+  const int group = p.heads_q / p.heads_kv;
+  p.seq_q = group, p.heads_q = p.heads_kv;
+  p.q_stride[2] = p.q_stride[1], p.q_stride[1] *= group;
+  p.o_stride[2] = p.o_stride[1], p.o_stride[1] *= group;
+  return p;
 }
 
-size_t sdpa_workspace_bytes(const sdpa_problem *p) {
-  const Rung *rung = rung_of(*p);
-  return rung ? rung->workspace_bytes(p) : 0;
+const char *sdpa_supports(const sdpa_problem *problem) {
+  if (const char *reason = sizes_reason(*problem)) return reason;
+  const sdpa_problem p = packed(*problem);
+  return rung_of(p) ? nullptr : V1.supports(&p); // the least demanding one's reason
 }
 
-int sdpa_launch(const sdpa_problem *p, void *stream) {
-  const Rung *rung = rung_of(*p);
-  return rung ? rung->launch(p, stream) : (int)cudaErrorNotSupported;
+size_t sdpa_workspace_bytes(const sdpa_problem *problem) {
+  if (sizes_reason(*problem)) return 0;
+  const sdpa_problem p = packed(*problem);
+  const Rung *rung = rung_of(p);
+  return rung ? rung->workspace_bytes(&p) : 0;
+}
+
+int sdpa_launch(const sdpa_problem *problem, void *stream) {
+  const sdpa_problem p = packed(*problem);
+  const Rung *rung = rung_of(p);
+  return rung ? rung->launch(&p, stream) : (int)cudaErrorNotSupported;
 }
 
 // Of a problem with strides and a scale that every rung takes: rungs describe what they do without asking for these.
-int sdpa_describe(const sdpa_problem *p, sdpa_launch_info *info, int capacity) {
-  if (sizes_reason(*p)) return 0;
+int sdpa_describe(const sdpa_problem *problem, sdpa_launch_info *info, int capacity) {
+  if (sizes_reason(*problem)) return 0;
+  const sdpa_problem p = packed(*problem);
   int count = 0;
-  first_rung(*p, [&](const Rung &rung) { return (count = rung.describe(p, info, capacity)) > 0; });
+  first_rung(p, [&](const Rung &rung) { return (count = rung.describe(&p, info, capacity)) > 0; });
   return count;
 }

@@ -1,9 +1,9 @@
 /* evo-sdpa
 title: nothing between the products
 parent: v9_specialised
-idea: a piece of work ends beside the next one's first scores and softmax; one multiply-add for each weight; output rescaled only where a maximum rises
+idea: a piece of work ends beside the next one's first scores and softmax; one multiply-add for each weight; two warpgroups where three compute more rows than there are
 expects: 6.5-8.5 us on the goal problem, for which it is not made; 640-680 TFLOP/s on b4h16s4096d128-fp16
-levers: {PING_PONG: [0, 1], STAGES: [2, 3], SLACK: [0, 8], MAX_CTAS: [0, 3]}
+levers: {PING_PONG: [0, 1], STAGES: [2, 3], MAX_CTAS: [0, 3]}
 */
 
 // v9's CTA: a warp that fetches, warpgroups of 64 query rows that take turns with the tensor cores, CTAs that stay. What lies between the products
@@ -23,22 +23,17 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3], SLACK: [0, 8], MAX_CTAS: [0, 3]}
 // fp16 can tell as long as scaled scores are below 2^12; by more than fp16's own rounding from 2^16 on; and from 2^28 on rows are no longer finite
 // (computed on a host, step by step).
 //
-// Between tiles. Where no maximum of a warp's rows has risen, the warp goes past the multiplication of O. SLACK lets maxima rise further before it is
-// done (FlashAttention-4): but then the largest weight is rounded too, where it is 1 otherwise and takes no rounding, which on rows that one
-// key dominates is twice the error; so it is 0 unless asked for.
-//
-// And of head_dim 64 two warpgroups instead of three, where that computes clearly fewer rows: with 192 rows a CTA the last ones of a head, or
-// the last round of the SMs, are mostly empty on short problems.
+// And of head_dim 64 two warpgroups instead of three, where that computes clearly less: with 192 rows a CTA the last ones of a head, the last
+// round of the SMs or what lies above the diagonal is much of a short problem.
 //
 // MAX_CTAS is for the gate, whose problems are so small that no SM has a second piece: v10_gapless@MAX_CTAS=3 goes from piece to piece on
 // all of them, with three warpgroups on many.
 //
-// Predicted on an H200, from v9's times there and from SASS: a tile without a mask is 438 instructions of a warp for v9's 493 at head_dim 64, and 514
-// for 568 at head_dim 128, less 32 and 64 where no maximum rises. At head_dim 64, where a warpgroup's softmax is longer than the others' products, that
-// is most of a tile: 510-560 TFLOP/s on b4h16s4096d64-fp16, of v9's 496. At head_dim 128 the tensor cores are what is waited for, yet they wait too:
-// 640-680, of v9's 639. On b4h16s512d64-fp16, where a piece is four tiles and most SMs have two, v9 takes 19.0 us with 192 rows; 128 are two
-// thirds of the work, and one of two gaps goes: 11.5-14. The goal problem has one piece a CTA, and so nothing to join; with 128 rows for 192
-// 6.5-8.5 us for v9's 10.7.
+// Predicted on an H200, from v9's times there and from SASS: a tile without a mask is 430 instructions of a warp for v9's 493 at head_dim 64, and 506
+// for 568 at head_dim 128. At head_dim 64, where a warpgroup's softmax is longer than the others' products, that is most of a tile: 510-560
+// TFLOP/s on b4h16s4096d64-fp16, of v9's 496. At head_dim 128 the tensor cores are what is waited for, yet they wait too: 640-680, of v9's 639. On
+// b4h16s512d64-fp16, where a piece is four tiles and most SMs have two, v9 takes 19.0 us with 192 rows; 128 are two thirds of the work, and one
+// of two gaps goes: 11.5-14. The goal problem has one piece a CTA, and so nothing to join; with 128 rows for 192 6.5-8.5 us for v9's 10.7.
 //
 // What is left on the table: the first piece's gap; exponentials, which take as long as the products at head_dim 64, and of which some could be
 // polynomials on the FMA pipe; K and V fetched by every CTA for itself (no multicast).
@@ -60,15 +55,11 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3], SLACK: [0, 8], MAX_CTAS: [0, 3]}
 #ifndef STAGES
 #define STAGES 2 // tiles of K, and of V, in shared memory
 #endif
-#ifndef SLACK
-#define SLACK 0 // powers of 2 by which a maximum may be above the shift; 0: the shift is the maximum
-#endif
 #ifndef MAX_CTAS
 #define MAX_CTAS 0 // 0: as many CTAs as SMs; else no more than this, so that each has many pieces of work where the problem is small
 #endif
 static_assert(PING_PONG == 0 || PING_PONG == 1, "PING_PONG must be 0 or 1");
 static_assert(STAGES == 2 || STAGES == 3, "STAGES must be 2 or 3");
-static_assert(SLACK >= 0 && SLACK <= 8, "SLACK must be 0 to 8: it costs accuracy, and more of it may not pass the gate");
 static_assert(MAX_CTAS >= 0, "MAX_CTAS must be 0 or more");
 
 template <typename T, int DIM, int GROUPS>
@@ -221,7 +212,7 @@ __global__ void __launch_bounds__(Roles<GROUPS>::NUM_THREADS, 1)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const float top = __fmul_rn(quad_max(fmaxf(tile_max[2 * r], tile_max[2 * r + 1])), p.scale), before = row_shift[r];
-      row_shift[r] = top > before + SLACK ? top : before;
+      row_shift[r] = fmaxf(before, top);
       // While a row has seen nothing there is nothing to shift by, and (-inf) - (-inf) would be NaN.
       shift[r] = row_shift[r] == -INFINITY ? 0.0f : row_shift[r];
       rescale[r] = exp2_approx(before - shift[r]); // 0 until the row has seen something, 1 when the shift stands
@@ -268,11 +259,10 @@ __global__ void __launch_bounds__(Roles<GROUPS>::NUM_THREADS, 1)
     softmax();
     end_both(0);
     pack();
-    if (__any_sync(0xffffffff, !(rescale[0] == 1.0f && rescale[1] == 1.0f)))
 #pragma unroll
-      for (int box = 0; box < BOXES; ++box)
+    for (int box = 0; box < BOXES; ++box)
 #pragma unroll
-        for (int i = 0; i < 32; ++i) O_rmem[box][i] *= rescale[i / 2 % 2];
+      for (int i = 0; i < 32; ++i) O_rmem[box][i] *= rescale[i / 2 % 2];
   };
 
   struct Factors { // one over the sum of a row's weights
@@ -358,14 +348,22 @@ __global__ void __launch_bounds__(Roles<GROUPS>::NUM_THREADS, 1)
 #endif
 }
 
-// Of head_dim 64 the registers are there for three warpgroups, which read K and V less often. But two where the SM that has most computes fewer
-// rows by that, those behind the end of seq_q counted in: by more than 3 of 23, since two take longer over a row.
+// Rows times keys that the busiest of `places` SMs computes, rows behind the end of seq_q counted in. Causal work is spread evenly (schedule_of),
+// unless one piece alone is more.
+static double busiest(const sdpa_problem &p, const division &d, int places) {
+  if (!p.causal) return (double)((d.num_work + places - 1) / places) * d.block_q * p.seq_kv;
+  const int seen = p.seq_q < p.seq_kv ? p.seq_q : p.seq_kv, whole = seen / d.block_q;
+  const double keys = 0.5 * d.block_q * whole * (whole + 1.0) + (double)(d.q_tiles - whole) * seen; // of all pieces of a head
+  const double spread = keys * (double)(d.num_work / d.q_tiles) / places;
+  return d.block_q * (spread > seen ? spread : seen);
+}
+
+// Of head_dim 64 the registers are there for three warpgroups, which read K and V less often. But two where that makes a sixth less to compute, since
+// two take about a fifth longer over the same.
 static division division_of(const sdpa_problem &p) {
   const int sms = num_sms(), places = MAX_CTAS && MAX_CTAS < sms ? MAX_CTAS : sms;
   const division two = divided(p, 2, places), three = divided(p, 3, places);
-  if (p.head_dim != 64) return two;
-  const auto most_rows = [&](const division &d) { return (d.num_work + places - 1) / places * d.block_q; };
-  return 23 * most_rows(two) <= 20 * most_rows(three) ? two : three;
+  return p.head_dim != 64 || 6 * busiest(p, two, places) <= 5 * busiest(p, three, places) ? two : three;
 }
 
 // f of the problem's dtype, head_dim (as in with_instance) and number of warpgroups.

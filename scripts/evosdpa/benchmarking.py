@@ -50,6 +50,13 @@ def bench_parts(build: Build | None, config: Config, on_cpu: bool) -> dict[str, 
             "judging": keys.modules("timings", "steadiness", "stats")}
 
 
+def untimed(build: Build, verify: Verify) -> str:
+    """Why a variant may not be timed; empty when it may."""
+    if build.status is not Status.OK:
+        return f"not built: {build.reason}"
+    return "" if verify.status is Status.OK else f"not timed because verify says {verify.status.value}: {verify.reason}"
+
+
 def bench_variant(variant: Variant, config: Config, device: str, build: Build, verify: Verify, library: Path,
                   floors: dict[str, Library], samples: Path) -> Bench:
     """Time one variant with the anchor and the floors interleaved; writes every sample to `samples` (gzipped CSV).
@@ -60,11 +67,9 @@ def bench_variant(variant: Variant, config: Config, device: str, build: Build, v
     record = Bench(variant=variant.name, device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts),
                    git=machine.git_state(), samples_file=samples.name)
     rows: list[tuple] = []
-    if build.status is not Status.OK:
-        record.status, record.reason = Status.NOT_RUN, f"not built: {build.reason}"
-    elif verify.status is not Status.OK:
-        record.status = verify.status if verify.status is Status.UNSUPPORTED else Status.NOT_RUN
-        record.reason = f"not timed because verify says {verify.status.value}: {verify.reason}"
+    if reason := untimed(build, verify):
+        record.status = verify.status if build.status is Status.OK and verify.status is Status.UNSUPPORTED else Status.NOT_RUN
+        record.reason = reason
     else:
         record.tools = {"compiler": build.tools.get("compiler", ""), "library": build.library_sha256}
         with devices.hold(None if variant.on_cpu else machine.gpus_for(device)) as held:

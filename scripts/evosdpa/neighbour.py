@@ -90,8 +90,8 @@ def measure(variant: Variant, config: Config, device: str, build: Build, verify:
     if variant.on_cpu or len(gpus) < 2:
         record.status = Status.NOT_RUN
         record.reason = f"a neighbour needs two GPUs of one kind, and here {'is no GPU' if not gpus else 'is one'}"
-    elif build.status is not Status.OK or verify.status is not Status.OK:
-        record.status, record.reason = Status.NOT_RUN, f"not timed because verify says {verify.status.value}: {verify.reason}"
+    elif reason := benchmarking.untimed(build, verify):
+        record.status, record.reason = Status.NOT_RUN, reason
     else:
         libraries = {variant.name: benchmarking.loadable(library, build), **floors}
         with devices.hold(gpus) as held, devices.hold([gpu for gpu in gpus if gpu is not held.gpu]) as other:

@@ -35,8 +35,8 @@ def measure(variant: Variant, config: Config, device: str, build: Build, verify:
     problem = config.bench.cpu_problems[0] if variant.on_cpu else config.goal.problem
     record = Repeatability(variant=variant.name, device=device, started=evidence.now(), key_parts=parts, key=keys.combine(parts), git=machine.git_state(),
                            problem=problem, copies=settings.copies, runs=settings.runs)
-    if build.status is not Status.OK or verify.status is not Status.OK:
-        record.status, record.reason = Status.NOT_RUN, f"not timed because verify says {verify.status.value}: {verify.reason}"
+    if reason := benchmarking.untimed(build, verify):
+        record.status, record.reason = Status.NOT_RUN, reason
     else:
         modes = ["warm"] if variant.on_cpu else list(config.goal.modes)
         copies = [f"{variant.name}#{number}" for number in range(1, settings.copies + 1)]

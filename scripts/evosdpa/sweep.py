@@ -64,7 +64,7 @@ def sweep_parts(build: Build, beside: Iterable[Build], config: Config, on_cpu: b
     for one in beside:
         company[one.variant + SOURCE] = keys.protocol([one.key_parts.get(part) for part in OF_A_SOURCE])
         company[one.variant + BINARY] = one.library_sha256
-    return {**parts, "protocol": protocol, **company}
+    return {**parts, "protocol": protocol, "judging": keys.modules("timings", "steadiness", "stats", "standing", "sweep"), **company}
 
 
 def ignored(parts: Iterable[str], here: bool) -> tuple[str, ...]:
@@ -84,11 +84,11 @@ def measure(variant: Variant, config: Config, device: str, build: Build, verify:
                    samples_file=samples.name, problems=list(config.sweep.problems), rivals=rivals(config, variant.on_cpu),
                    beside_limit=config.sweep.beside_limit, rival_limit=config.sweep.rival_limit)
     rows: list[tuple] = []
-    if reason := _untimed(build, verify):
+    if reason := benchmarking.untimed(build, verify):
         record.status = verify.status if build.status is Status.OK and verify.status is Status.UNSUPPORTED else Status.NOT_RUN
         record.reason = reason
     else:
-        record.left_out = {rung.build.variant: reason for rung in beside if (reason := _untimed(rung.build, rung.verify))}
+        record.left_out = {rung.build.variant: reason for rung in beside if (reason := benchmarking.untimed(rung.build, rung.verify))}
         good = [rung for rung in beside if rung.build.variant not in record.left_out]
         libraries = {one.variant: benchmarking.loadable(path, one) for one, path in [(build, library), *((rung.build, rung.library) for rung in good)]}
         record.tools = {"compiler": build.tools.get("compiler", ""), "library": build.library_sha256}
@@ -102,13 +102,6 @@ def measure(variant: Variant, config: Config, device: str, build: Build, verify:
     evidence.write_bytes(samples, data)
     record.samples_sha256, record.ended = keys.digest(data), evidence.now()
     return record
-
-
-def _untimed(build: Build, verify: Verify) -> str:
-    """Why a variant may not be timed; empty when it may."""
-    if build.status is not Status.OK:
-        return f"not built: {build.reason}"
-    return "" if verify.status is Status.OK else f"not timed because verify says {verify.status.value}: {verify.reason}"
 
 
 def judge(record: Sweep, beside: list[str]) -> None:
