@@ -1,7 +1,7 @@
 /* evo-sdpa
 title: the rung for each problem
 parent: v8_cluster
-idea: every fp16 or bf16 problem by the rung that the evidence recorded on an H200 shows to be the fastest for its like; nothing else is new
+idea: every fp16 or bf16 problem by the rung that the evidence recorded on an H200 shows to be the fastest for its like
 expects: 4.0-4.2 us on the goal problem, v8's time; every other problem in the time of the rung that it picks
 levers: {V8_WAVES: [1, 2, 4], V5_KEYS: [256, 512, 1024]}
 */
@@ -41,10 +41,11 @@ levers: {V8_WAVES: [1, 2, 4], V5_KEYS: [256, 512, 1024]}
 //     b1h16s16384d128-fp16-causal         1680       -    2512    4849    3785
 //     b1h16s16384d64-fp16                 2155       -    2775    5669    4104
 //
-// So on Hopper, the more CTAs work, the sooner a small problem is done: where a tile of 64 rows for each of them leaves half of the SMs idle, v8 if
-// it can, else v11; v4 of so few keys that these two have nothing to share, and of so few rows that others compute mostly none; v5 where its CTAs fit
-// at once, of head_dim 64 two by two where keys are few; else v10. Causal work of one or two heads lasts as long as the longest of it, of which 64 rows
-// are half of v10's, as long as few others wait for an SM: then v5, or v11 with one CTA on an SM at head_dim 64.
+// So on Hopper, the more CTAs work, the sooner a small problem is done: where a tile of 64 rows for each of them leaves half of the SMs
+// idle, v8 if it can, else v11, both from so many keys on that there is something to share; below, and where rows are so few that others
+// compute mostly none, v4. Else v5 where its CTAs fit at once (at head_dim 64 with few keys two on an SM; causal at head_dim 128 a few more, for
+// the last ones are short), else v10. Causal work of one or two heads lasts as long as the longest of it, of which 64 rows are half of
+// v10's, as long as few others wait for an SM: then v5, or v11 with one CTA on an SM at head_dim 64.
 // One row of queries (decoding): heads that share keys are made the rows of one, so that keys are read once.
 // Elsewhere v4 while its CTAs fit at once, of head_dim 64 in two waves; else v3. What needs rows at other than 16-byte boundaries goes
 // to v1. A rung that refuses a problem passes it on to the next one.
@@ -55,7 +56,7 @@ levers: {V8_WAVES: [1, 2, 4], V5_KEYS: [256, 512, 1024]}
 #define V8_WAVES 1 // v8 while its CTAs, one on each SM, fit into so many waves
 #endif
 #ifndef V5_KEYS
-#define V5_KEYS 512 // v5 below so many keys while its CTAs fit into two waves (head_dim 64)
+#define V5_KEYS 512 // v5 below so many keys also while two of its CTAs are on an SM (head_dim 64)
 #endif
 
 #include "sdpa_async.cuh"
@@ -113,6 +114,7 @@ namespace v10 {
 }
 #undef PING_PONG
 #undef STAGES
+#undef WARPGROUPS
 #undef MAX_CTAS
 namespace v11 {
 #include "v11_splitkv.cu"
@@ -126,22 +128,27 @@ namespace v11 {
 #undef sdpa_launch
 #undef sdpa_describe
 
-struct Rung {
+struct Rung { // none has a workspace
   const char *(*supports)(const sdpa_problem *);
-  size_t (*workspace_bytes)(const sdpa_problem *);
   int (*launch)(const sdpa_problem *, void *);
   int (*describe)(const sdpa_problem *, sdpa_launch_info *, int);
 };
 
-constexpr Rung V1 = {v1::supports, v1::workspace_bytes, v1::launch, v1::describe};
-constexpr Rung V3 = {v3::supports, v3::workspace_bytes, v3::launch, v3::describe};
-constexpr Rung V4 = {v4::supports, v4::workspace_bytes, v4::launch, v4::describe};
+constexpr Rung V1 = {v1::supports, v1::launch, v1::describe};
+constexpr Rung V3 = {v3::supports, v3::launch, v3::describe};
+constexpr Rung V4 = {v4::supports, v4::launch, v4::describe};
 #if HOPPER
-constexpr Rung V5 = {v5::supports, v5::workspace_bytes, v5::launch, v5::describe};
-constexpr Rung V8 = {v8::supports, v8::workspace_bytes, v8::launch, v8::describe};
-constexpr Rung V10 = {v10::supports, v10::workspace_bytes, v10::launch, v10::describe};
-constexpr Rung V11 = {v11::supports, v11::workspace_bytes, v11::launch, v11::describe};
+constexpr Rung V5 = {v5::supports, v5::launch, v5::describe};
+constexpr Rung V8 = {v8::supports, v8::launch, v8::describe};
+constexpr Rung V10 = {v10::supports, v10::launch, v10::describe};
+constexpr Rung V11 = {v11::supports, v11::launch, v11::describe};
 #endif
+
+// Sizes that no rung may be asked about.
+static const char *size_reason(const sdpa_problem &p) {
+  if (const char *reason = sizes_reason(p)) return reason;
+  return p.seq_q > INT32_MAX - 256 || p.seq_kv > INT32_MAX - 256 ? "seq_q and seq_kv must be at most 2^31 - 257: rows are counted in 32 bits" : nullptr;
+}
 
 // f of each rung, in the order of preference, until one says true; then that rung, else NULL. The conditions are the table's.
 template <typename F> static const Rung *first_rung(const sdpa_problem &p, F f) {
@@ -172,7 +179,7 @@ static const Rung *rung_of(const sdpa_problem &p) {
 // One row of queries that sees all keys: the heads of a group become the rows of one head, since from head to head is a step like another.
 static sdpa_problem packed(const sdpa_problem &problem) {
   sdpa_problem p = problem;
-  if (p.seq_q > 1 || p.causal) return p;
+  if (p.seq_q != 1 || p.causal) return p;
   const int group = p.heads_q / p.heads_kv;
   p.seq_q = group, p.heads_q = p.heads_kv;
   p.q_stride[2] = p.q_stride[1], p.q_stride[1] *= group;
@@ -181,19 +188,15 @@ static sdpa_problem packed(const sdpa_problem &problem) {
 }
 
 const char *sdpa_supports(const sdpa_problem *problem) {
-  if (const char *reason = sizes_reason(*problem)) return reason;
+  if (const char *reason = size_reason(*problem)) return reason;
   const sdpa_problem p = packed(*problem);
   return rung_of(p) ? nullptr : V1.supports(&p); // the least demanding one's reason
 }
 
-size_t sdpa_workspace_bytes(const sdpa_problem *problem) {
-  if (sizes_reason(*problem)) return 0;
-  const sdpa_problem p = packed(*problem);
-  const Rung *rung = rung_of(p);
-  return rung ? rung->workspace_bytes(&p) : 0;
-}
+size_t sdpa_workspace_bytes(const sdpa_problem *) { return 0; }
 
 int sdpa_launch(const sdpa_problem *problem, void *stream) {
+  if (size_reason(*problem)) return (int)cudaErrorNotSupported;
   const sdpa_problem p = packed(*problem);
   const Rung *rung = rung_of(p);
   return rung ? rung->launch(&p, stream) : (int)cudaErrorNotSupported;
@@ -201,7 +204,7 @@ int sdpa_launch(const sdpa_problem *problem, void *stream) {
 
 // Of a problem with strides and a scale that every rung takes: rungs describe what they do without asking for these.
 int sdpa_describe(const sdpa_problem *problem, sdpa_launch_info *info, int capacity) {
-  if (sizes_reason(*problem)) return 0;
+  if (size_reason(*problem)) return 0;
   const sdpa_problem p = packed(*problem);
   int count = 0;
   first_rung(p, [&](const Rung &rung) { return (count = rung.describe(&p, info, capacity)) > 0; });

@@ -1,9 +1,9 @@
 /* evo-sdpa
 title: nothing between the products
 parent: v9_specialised
-idea: a piece of work ends beside the next one's first scores and softmax; one multiply-add for each weight; two warpgroups where three compute more rows than there are
+idea: a piece of work ends beside the next one's first scores; one multiply-add for each weight; two warpgroups where three compute far more
 expects: 6.5-8.5 us on the goal problem, for which it is not made; 640-680 TFLOP/s on b4h16s4096d128-fp16
-levers: {PING_PONG: [0, 1], STAGES: [2, 3], MAX_CTAS: [0, 3]}
+levers: {PING_PONG: [0, 1], STAGES: [2, 3], WARPGROUPS: [0, 2, 3], MAX_CTAS: [0, 3]}
 */
 
 // v9's CTA: a warp that fetches, warpgroups of 64 query rows that take turns with the tensor cores, CTAs that stay. What lies between the products
@@ -20,14 +20,14 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3], MAX_CTAS: [0, 3]}
 //
 // Between scores and weights. A weight is 2^(scale x score - shift), one multiply-add and one exponential, as FlashAttention-2 has it. v9 subtracts
 // first, so that the largest weight of a row is exactly 1 however large its score. Here it is off by the rounding of the shift: by less than
-// fp16 can tell as long as scaled scores are below 2^12; by more than fp16's own rounding from 2^16 on; and from 2^28 on rows are no longer finite
-// (computed on a host, step by step).
+// fp16 can tell as long as scaled scores are below 2^12; by more than fp16's own rounding from 2^16 on; and from 2^28 on rows are no longer finite,
+// or 0 where a scaled score is beyond FP32 (computed on a host, step by step).
 //
 // And of head_dim 64 two warpgroups instead of three, where that computes clearly less: with 192 rows a CTA the last ones of a head, the last
 // round of the SMs or what lies above the diagonal is much of a short problem.
 //
-// MAX_CTAS is for the gate, whose problems are so small that no SM has a second piece: v10_gapless@MAX_CTAS=3 goes from piece to piece on
-// all of them, with three warpgroups on many.
+// MAX_CTAS and WARPGROUPS are also for the gate, whose problems are so small that no SM has a second piece, and hardly any has three warpgroups:
+// v10_gapless@MAX_CTAS=3,WARPGROUPS=3 goes from piece to piece, with three of head_dim 64 and two of 128.
 //
 // Predicted on an H200, from v9's times there and from SASS: a tile without a mask is 430 instructions of a warp for v9's 493 at head_dim 64, and 506
 // for 568 at head_dim 128. At head_dim 64, where a warpgroup's softmax is longer than the others' products, that is most of a tile: 510-560
@@ -55,11 +55,15 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3], MAX_CTAS: [0, 3]}
 #ifndef STAGES
 #define STAGES 2 // tiles of K, and of V, in shared memory
 #endif
+#ifndef WARPGROUPS
+#define WARPGROUPS 0 // that multiply, at head_dim 64; 0: two or three, as the problem is
+#endif
 #ifndef MAX_CTAS
 #define MAX_CTAS 0 // 0: as many CTAs as SMs; else no more than this, so that each has many pieces of work where the problem is small
 #endif
 static_assert(PING_PONG == 0 || PING_PONG == 1, "PING_PONG must be 0 or 1");
 static_assert(STAGES == 2 || STAGES == 3, "STAGES must be 2 or 3");
+static_assert(WARPGROUPS == 0 || WARPGROUPS == 2 || WARPGROUPS == 3, "WARPGROUPS must be 0, 2 or 3");
 static_assert(MAX_CTAS >= 0, "MAX_CTAS must be 0 or more");
 
 template <typename T, int DIM, int GROUPS>
@@ -362,8 +366,10 @@ static double busiest(const sdpa_problem &p, const division &d, int places) {
 // two take about a fifth longer over the same.
 static division division_of(const sdpa_problem &p) {
   const int sms = num_sms(), places = MAX_CTAS && MAX_CTAS < sms ? MAX_CTAS : sms;
-  const division two = divided(p, 2, places), three = divided(p, 3, places);
-  return p.head_dim != 64 || 6 * busiest(p, two, places) <= 5 * busiest(p, three, places) ? two : three;
+  const division two = divided(p, 2, places);
+  if (p.head_dim != 64 || WARPGROUPS == 2) return two;
+  const division three = divided(p, 3, places);
+  return WARPGROUPS == 0 && 6 * busiest(p, two, places) <= 5 * busiest(p, three, places) ? two : three;
 }
 
 // f of the problem's dtype, head_dim (as in with_instance) and number of warpgroups.

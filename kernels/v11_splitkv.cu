@@ -1,14 +1,14 @@
 /* evo-sdpa
 title: split-KV over a cluster
 parent: v5_wgmma
-idea: where rows are too few for all SMs, up to eight CTAs of a cluster share the keys of 64 rows; what they have goes through distributed shared memory
+idea: where rows are too few for all SMs, up to eight CTAs of a cluster share the keys of 64 rows and meet in distributed shared memory
 expects: 4.6-5.1 us on the goal problem; 10-12 us on b1h1s2304d128-fp16, of v5's 24
 levers: {MAX_SPLITS: [1, 2, 4, 8], STAGES: [2, 3]}
 */
 
 // v5 gives each 64 rows of a head to one CTA. One head of 2048 rows is then 32 CTAs on 132 SMs, and one row of each of 16 heads 16: most
-// SMs are idle, and the others go through all keys one tile after the other. Here a cluster of up to eight CTAs takes the 64 rows, each of them a run of
-// the key tiles, as v5 would: with its own maximum and sum. FlashAttention's name for it is split-KV; there the parts meet in global
+// SMs are idle, and the others go through all keys one tile after the other. Here a cluster of up to eight CTAs takes the 64 rows, and each
+// of them a run of the key tiles, as v5 would: with its own maximum and sum. FlashAttention's name for it is split-KV; there the parts meet in global
 // memory, in a second kernel. In a cluster they meet in shared memory.
 //
 // The parts meet. A chunk is 8 columns of the output, and CTA c mod splits finishes chunk c. When a CTA has no more keys each thread sends its
@@ -39,7 +39,7 @@ levers: {MAX_SPLITS: [1, 2, 4, 8], STAGES: [2, 3]}
 #define MAX_SPLITS 8 // CTAs of a cluster, at most; 8 is what every device with clusters runs
 #endif
 #ifndef STAGES
-#define STAGES 2 // tiles of K, and of V, in shared memory
+#define STAGES 2 // tiles of K, and of V, in shared memory; 3 leave no room for the parts at head_dim 128
 #endif
 static_assert(MAX_SPLITS >= 1 && MAX_SPLITS <= 8, "MAX_SPLITS must be 1 to 8");
 static_assert(STAGES == 2 || STAGES == 3, "STAGES must be 2 or 3");
@@ -58,7 +58,7 @@ template <typename T, int DIM> struct Shared {
   uint64_t K_full[STAGES], V_full[STAGES];   // one arrival, that announces the bytes, and the bytes
   uint64_t K_empty[STAGES], V_empty[STAGES]; // an arrival of each warp
   uint64_t exchanged;                        // one arrival, that announces the bytes, and the bytes
-  uint4 parts[CHUNKS + MAX_SPLITS - 1][NUM_THREADS]; // of each chunk finished here a row of all CTAs': 2 x 2 sums of a thread
+  uint4 parts[CHUNKS + MAX_SPLITS - 1][NUM_THREADS]; // [number of the chunk here x splits + sender][thread]: the thread's 2 x 2 sums there
   float4 stats[MAX_SPLITS][NUM_THREADS / 4];         // of each CTA, a pair of rows: maximum and sum, maximum and sum
 };
 constexpr int ALIGNMENT_SLACK = 1024 - 128; // dynamic shared memory starts at a multiple of 128; the kernel rounds up
@@ -68,8 +68,8 @@ typedef struct {
   uint32_t splits, inverse; // 2^32 over splits, rounded up; 0 when there is one
 } splitting;
 
-// x / splits. A division would stand between the start of the kernel and its first load. Exact, as in kv_head_of(): x x splits is below 2^32.
-__device__ __forceinline__ int quotient(uint32_t x, const splitting &s) { return s.inverse ? __umulhi(x, s.inverse) : x; }
+// number / splits. A division would stand between the start of the kernel and its first load. Exact, as in kv_head_of(): numbers are at most 2^28.
+__device__ __forceinline__ uint32_t quotient(uint32_t number, const splitting &s) { return s.inverse ? __umulhi(number, s.inverse) : number; }
 
 // Grid (splits x q tiles, heads_q, batch), clusters of `splits` along x.
 template <typename T, int DIM>
@@ -88,13 +88,13 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   const int cluster = quotient(blockIdx.x, s), q_tile = p.causal ? (p.seq_q + BLOCK_Q - 1) / BLOCK_Q - 1 - cluster : cluster;
   const int q0 = q_tile * BLOCK_Q;
 
-  // Top-left causal: row i sees keys 0 .. i. Tiles that no row of the cluster sees are not shared out. Where there are fewer than CTAs
-  // one without any takes a tile that it masks whole.
+  // Top-left causal: row i sees keys 0 .. i. Tiles that no row of the cluster sees are not shared out. Where there are fewer tiles than
+  // CTAs, one without any takes another's and masks it whole.
   const int kv_end = p.causal ? min(min(q0 + BLOCK_Q, p.seq_q), p.seq_kv) : p.seq_kv;
   const uint32_t all_tiles = (kv_end + BLOCK_KV - 1) / BLOCK_KV;
   const int first_tile = quotient(all_tiles * rank, s), end_tile = quotient(all_tiles * (rank + 1), s);
   const bool has_keys = first_tile < end_tile;
-  const int num_tiles = has_keys ? end_tile - first_tile : 1;
+  const int num_tiles = has_keys ? end_tile - first_tile : 1, keys = has_keys ? p.seq_kv : 0;
   const int chunks_here = quotient(Smem::CHUNKS - rank + s.splits - 1, s); // chunks rank, rank + splits, ... of the output
 
   const int warp = warp_index(), lane = threadIdx.x % 32;
@@ -252,24 +252,29 @@ __global__ void __launch_bounds__(NUM_THREADS, 1)
   // The last tile. Only here a row may see less than the whole tile: every other one ends at or before the cluster's first row.
   static_assert(BLOCK_KV % BLOCK_Q == 0, "no diagonal runs through a tile that is not the last");
   const int kv0 = (first_tile + tile) * BLOCK_KV, row = warp * 16 + lane / 4, column = lane % 4 * 2; // this lane has row + 8 too
-  const int unmasked_keys = !has_keys ? 0 : p.causal ? min(q0 + 1, p.seq_kv) : p.seq_kv;             // all rows see these
+  const int unmasked_keys = p.causal ? min(q0 + 1, keys) : keys;                                     // all rows see these
   if (kv0 + BLOCK_KV > unmasked_keys) {
     int limit[2]; // of the lane's rows: from which column on
 #pragma unroll
     for (int r = 0; r < 2; ++r)
-      limit[r] = !has_keys ? 0 : (p.causal ? min(q0 + row + 8 * r + 1, p.seq_kv) : p.seq_kv) - kv0 - column;
+      limit[r] = (p.causal ? min(q0 + row + 8 * r + 1, keys) : keys) - kv0 - column;
 #pragma unroll
     for (int i = 0; i < BLOCK_KV / 2; ++i)
       if (i / 4 * 8 + i % 2 >= limit[i / 2 % 2]) S_even[i] = -INFINITY;
   }
   attend(S_even, tile);
+  if (!has_keys) // or a V that is infinite would be NaN times a weight of 0
+#pragma unroll
+    for (int box = 0; box < BOXES; ++box)
+#pragma unroll
+      for (int i = 0; i < 32; ++i) O_rmem[box][i] = 0.0f;
 
   // What this CTA has goes to those who finish it.
   const int thread = threadIdx.x;
 #pragma unroll
   for (int r = 0; r < 2; ++r) row_sum[r] = quad_sum(row_sum[2 * r] + row_sum[2 * r + 1]);
   cluster_wait(); // the others have made their barriers, long ago
-  // x to the same place in CTA `to`. What stays here is read by the thread that wrote it, or one of its warp.
+  // x to the same place in CTA `to`, whose shared memory begins at the same address. What stays here is read by the thread that wrote it, or one of its warp.
   auto give = [&](auto &place, uint4 x, uint32_t to) {
     if (to == rank)
       *(uint4 *)&place = x;
@@ -372,6 +377,7 @@ static dim3 grid_of(const sdpa_problem &p, const splitting &s) { return dim3(q_t
 
 const char *sdpa_supports(const sdpa_problem *p) {
   if (const char *reason = sizes_reason(*p)) return reason;
+  if (p->seq_q > INT32_MAX - 256 || p->seq_kv > INT32_MAX - 256) return "seq_q and seq_kv must be at most 2^31 - 257: a tile's end is counted in 32 bits";
   if (const char *reason = instance_reason(*p)) return reason;
   if (const char *reason = hopper_kernel_reason(*p)) return reason;
   return shared_memory_reason(*p, shared_bytes(*p), "STAGES");
@@ -392,7 +398,7 @@ int sdpa_launch(const sdpa_problem *problem, void *stream) {
 int sdpa_describe(const sdpa_problem *problem, sdpa_launch_info *info, int capacity) {
   const sdpa_problem &p = *problem;
   if (sizes_reason(p) || instance_reason(p) || capacity < 1) return 0;
-  const dim3 grid = grid_of(p, splitting_of(p));
+  const dim3 grid = grid_of(p, splitting_of(p)); // without a device up to as many splits as SMs are there for
   const bool fp16 = p.dtype == SDPA_FP16, dim64 = p.head_dim == 64;
   *info = {{(int)grid.x, (int)grid.y, (int)grid.z}, {NUM_THREADS, 1, 1}, shared_bytes(p),
            fp16 ? (dim64 ? "sdpa_splitkvI6__halfLi64E" : "sdpa_splitkvI6__halfLi128E")

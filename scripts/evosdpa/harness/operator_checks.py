@@ -50,7 +50,11 @@ CALLS = (
     Call("b1h8s512d64-fp16"), Call("b1h8s512d64-fp16-causal"), Call("b2h3s100d128-bf16-causal"), Call("b1h8s65d64-bf16-hkv2-kv130"), Call("b1h2s33d64-fp32"),
     Call("b3h15s1100d64-fp16-causal", PACKED), Call("b3h15s1100d128-bf16-hkv5"),  # enough that CTAs which stay have more than one piece of work
     Call("b2h4s100d64-fp16-causal", PACKED), Call("b2h4s100d128-bf16", PACKED), Call("b1h2s64d64-fp16", TURNED), Call("b1h2s64d64-bf16", scale=0.05),
-    Call("b2h8s1d128-fp16-hkv2-kv500"), Call("b2h8s1d64-bf16-hkv2-kv2000"),  # decoding: heads that share keys, and keys that CTAs share
+    # Few rows and many keys, which CTAs share: by fives, sixes, sevens (causal, so that some have none), in runs of several tiles.
+    Call("b1h2s300d128-fp16-kv600"), Call("b1h1s700d64-bf16-causal"), Call("b1h2s211d64-fp16-causal-kv850"), Call("b1h3s700d128-bf16-causal"),
+    Call("b1h1s65d64-fp16-kv3000"), Call("b1h2s130d128-bf16-kv5000"),
+    # Decoding: heads that share keys.
+    Call("b2h8s1d128-fp16-hkv2-kv500"), Call("b2h8s1d64-bf16-hkv2-kv2000"), Call("b2h6s1d64-fp16-hkv1-kv700"),
 )
 
 BLOCKS = ("b2h2s100d64-fp16-causal", "b2h2s100d64-bf16-causal")
