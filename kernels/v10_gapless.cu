@@ -26,8 +26,8 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3], WARPGROUPS: [0, 2, 3], MAX_CTAS: [0,
 // And of head_dim 64 two warpgroups instead of three, where that computes clearly less: with 192 rows a CTA the last ones of a head, the last
 // round of the SMs or what lies above the diagonal is much of a short problem.
 //
-// MAX_CTAS and WARPGROUPS are also for the gate, whose problems are so small that no SM has a second piece, and hardly any has three warpgroups:
-// v10_gapless@MAX_CTAS=3,WARPGROUPS=3 goes from piece to piece, with three of head_dim 64 and two of 128.
+// MAX_CTAS is for the gate, whose problems are so small that no SM has a second piece: v10_gapless@MAX_CTAS=3 goes from piece to piece on all of
+// them, nearly always with two warpgroups. Three go from piece to piece in the operator's checks and in the sweep.
 //
 // Predicted on an H200, from v9's times there and from SASS: a tile without a mask is 430 instructions of a warp for v9's 493 at head_dim 64, and 506
 // for 568 at head_dim 128. At head_dim 64, where a warpgroup's softmax is longer than the others' products, that is most of a tile: 510-560

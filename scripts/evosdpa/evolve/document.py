@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evosdpa import benchmarking, evidence, keys, stats, variants
-from evosdpa.evidence import Bench, EvidenceError
+from evosdpa.evidence import Bench, Build, EvidenceError
 from evosdpa.evolve import credit, lineage, selecting
 from evosdpa.evolve.lineage import History
 from evosdpa.gap import Gap
@@ -64,7 +64,7 @@ def _entry(gap: Gap, origin: str, history: History) -> dict[str, Any]:
                              if (found := _bench(origin, history.device, number, lineage.FINALS)) and found.timings), None)
     return dict(
         device=history.device, origin=origin, problem=last.problem, modes=last.modes, begun_with=history.begun_with, elites=last.elites, times_us=last.times_us,
-        measured_s=history.measured_s, changed=_changed(gap, history, timed), against_start=selecting.against_start(history, closing) if closing else {},
+        measured_s=history.measured_s, changed=_changed(gap, origin, history, timed), against_start=selecting.against_start(history, closing) if closing else {},
         closed=closing is not None, cards=_cards(origin, history.device, len(history.generations)),
         finals=dict(ended=timed.ended, device=timed.device_info, git=timed.git) if timed else {},
         generations=[dict(generation=population.generation, status=population.status.value, reason=population.reason, elites=population.elites,
@@ -121,7 +121,7 @@ def _cards(origin: str, device: str, generations: int) -> int:
     return len({digest for one in found if one and (digest := one.device_info.get("uuid_digest"))})
 
 
-def _changed(gap: Gap, history: History, timed: Bench | None) -> list[str]:
+def _changed(gap: Gap, origin: str, history: History, timed: Bench | None) -> list[str]:
     """What is not what it was then: the way in which finalists are timed, or the code of one of the elites."""
     parts = set(keys.changed(timed.key_parts, benchmarking.bench_parts(None, gap.config, history.device == "cpu"), ("binaries",))) if timed else set()
     for name in {*history.elites, *history.begun_with}:
@@ -131,6 +131,16 @@ def _changed(gap: Gap, history: History, timed: Bench | None) -> list[str]:
             parts.add(f"evidence of {name}")
             continue
         parts |= set(chain.changed)
-        if timed and name in timed.libraries and bench.key_parts.get("binary") != timed.libraries[name]:
-            parts.add(f"binary of {name}")  # measured again since, from another source
+        if timed and name in timed.libraries:
+            of_bench, of_finals = chain.get("build"), lineage.built(ROOTS[origin], history.device, name, timed.libraries[name])
+            if not _same_code(bench.key_parts.get("binary", ""), of_bench, timed.libraries[name], of_finals):
+                parts.add(f"binary of {name}")  # measured again since, from another source
     return sorted(parts)
+
+
+def _same_code(library: str, build: Build | None, other_library: str, other_build: Build | None) -> bool:
+    """Whether two libraries (digests; with what compiling gave, where that is known) hold the same code: they are one, or their code for the GPU is,
+    since what surrounds that is made by each machine's own compiler."""
+    if library == other_library:
+        return True
+    return bool(build and other_build and build.library_sha256 == library and build.cubin_sha256 and build.cubin_sha256 == other_build.cubin_sha256)

@@ -15,13 +15,16 @@ from typing import Any, Literal
 
 from evosdpa import evidence, keys, variants
 from evosdpa.config import Config
-from evosdpa.evidence import EvidenceError, Head, Model, Status
+from evosdpa.evidence import Build, EvidenceError, Head, Model, Status
 
 FOLDER = "evolve"
 """Under a device's folder: gen<N>/ for every generation, sources/ for what a generator wrote, answers/ for all that it said."""
 
 FINALS, CLOSING = "finals", "closing"
 """Folders in a generation's, and subjects of their evidence: its finals, and the last generation's comparison with the beginning."""
+
+BUILDS = "builds"
+"""Beside the generations of a recorded evolution: of what its elites were compiled."""
 
 DECISIVE = ("verify", "sanitize", "bench")
 """Evidence that decides whether a variant is right and how fast it is."""
@@ -222,6 +225,19 @@ def read(root: Path, device: str, before: int | None = None) -> History:
             break
         history.generations.append((screening, population))
     return history
+
+
+def built(root: Path, device: str, name: str, library: str) -> Build | None:
+    """What compiling gave of which a variant's library (by its digest) came, as results/ or results/recorded/ has it; None where that is not known."""
+    kept = root / device / FOLDER / BUILDS / f"{name}.json"
+    for path in [kept, *sorted(root.glob(f"build/*/{name}/build.json"))]:
+        try:
+            record = evidence.read(path, Build) if path.is_file() else None
+        except EvidenceError:
+            continue
+        if record and (record.variant, record.library_sha256) == (name, library):
+            return record
+    return None
 
 
 def problem_and_modes(config: Config, on_cpu: bool) -> tuple[str, list[str]]:
