@@ -31,9 +31,9 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3]}
 // At head_dim 64 products are 515 clk and the softmax 850, of which 512 on the special-function unit; three warpgroups share both, 1,545 of
 // products and 1,536 of exponentials a round, so neither hides the other: half, 420-470. On the goal problem 24 CTAs are each in v5's
 // chain: 6-7.5 us.
-// Measured there, in the sweep: 639 TFLOP/s on b4h16s4096d128-fp16, as predicted, and 601 causal; 496, above the range, and 440 causal at
-// head_dim 64. cuDNN's time is 0.99, 1.09, 1.05 and 1.07 times as long. On the goal problem 10.7 us, far above: whatever a CTA does before its
-// first product and after its last one is hidden by nothing where each has one piece of work, and with 192 rows a CTA few SMs have any.
+// Measured there: 857.5 us on b4h16s4096d128-fp16, 641 TFLOP/s, at the upper end. On the goal problem 10.7 us, far above: whatever a CTA does
+// before its first product and after its last one is hidden by nothing where each has one piece of work, and with 192 rows a CTA few SMs
+// have any. v10 is made of that.
 //
 // New against v5: the fetching warp, turns, registers that move, CTAs that stay, the last keys first. What is left on the table: rows that
 // are behind the end of seq_q are computed like others, so that short problems waste up to two thirds of the work; the head's K and V

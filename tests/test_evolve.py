@@ -9,7 +9,7 @@ import pytest
 from evosdpa import benchmarking, config as configuration, evidence, plan
 from evosdpa.config import EvolveSection
 from evosdpa.evidence import Bench, Build, EvidenceError, Sanitize, Static, Status, Timing, Verify
-from evosdpa.evolve import credit, finals, lineage, proposal, proposing, screening, selecting, telling
+from evosdpa.evolve import credit, document, finals, lineage, proposal, proposing, screening, selecting, telling
 from evosdpa.evolve.lineage import Change, Child, History, Population, Result, Screening
 from evosdpa.evolve.proposing import Proposer
 from test_insights import GOOD, STALL, but
@@ -401,6 +401,16 @@ def test_generations_of_another_search_are_no_part_of_a_history(tmp_path):
     assert lineage.read(tmp_path, "cpu").elites == ["k@L=3"]
     written(tmp_path, Population(variant="evolve", elites=["k"]), seed=2)  # a new search has measured its start
     assert lineage.read(tmp_path, "cpu").elites == ["k"] and len(lineage.read(tmp_path, "cpu").generations) == 1
+
+
+@pytest.mark.parametrize("cubin, other_library, same", [
+    ("a gpu's", "b", True), ("another gpu's", "b", False), ("", "b", False), ("a gpu's", "c", False), ("another gpu's", "a", True)])
+def test_an_elite_is_the_same_code_when_what_runs_on_the_gpu_is(tmp_path, cubin, other_library, same):
+    """It was benched as library a; the finals timed `other_library`, and b is what is known to have come from compiling then."""
+    of_bench = Build(variant="k", library_sha256="a", cubin_sha256="a gpu's")
+    evidence.write(tmp_path / "nvidia-h200" / lineage.FOLDER / lineage.BUILDS / "k.json", Build(variant="k", library_sha256="b", cubin_sha256=cubin))
+    of_finals = lineage.built(tmp_path, "nvidia-h200", "k", other_library)
+    assert document._same_code("a", of_bench, other_library, of_finals) is same
 
 
 def test_a_spent_budget_ends_the_proposals(monkeypatch):
