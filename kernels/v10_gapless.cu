@@ -29,8 +29,8 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3], WARPGROUPS: [0, 2, 3], MAX_CTAS: [0,
 // MAX_CTAS is for the gate, whose problems are so small that no SM has a second piece: v10_gapless@MAX_CTAS=3 goes from piece to piece on all of
 // them, nearly always with two warpgroups. Three go from piece to piece in the operator's checks and in the sweep.
 //
-// Predicted on an H200, from v9's times in an earlier sweep and from SASS: a tile without a mask is 430 instructions of a warp for v9's 493 at
-// head_dim 64, and 506 for 568 at head_dim 128. At head_dim 64, where a warpgroup's softmax is longer than the others' products, that is most
+// Predicted on an H200, from v9's times in an earlier sweep (recorded in commit eff64eb) and from SASS: a tile without a mask is 430 instructions of a
+// warp for v9's 493 at head_dim 64, and 506 for 568 at head_dim 128. At head_dim 64, where a warpgroup's softmax is longer than the others' products, that is most
 // of a tile: 510-560 TFLOP/s on b4h16s4096d64-fp16, of v9's 496. At head_dim 128 the tensor cores are what is waited for, yet they wait too:
 // 640-680, of v9's 639. On b4h16s512d64-fp16, where a piece is four tiles and most SMs have two, v9 takes 19.0 us with 192 rows; 128 are two
 // thirds of the work, and one of two gaps goes: 11.5-14. The goal problem has one piece a CTA, and so nothing to join; with 128 rows for

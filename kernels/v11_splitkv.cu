@@ -2,7 +2,7 @@
 title: split-KV over a cluster
 parent: v5_wgmma
 idea: where rows are too few for all SMs, up to eight CTAs of a cluster share the keys of 64 rows and meet in distributed shared memory
-expects: 4.6-5.1 us on the goal problem; 10-12 us on b1h1s2304d128-fp16, of v5's 24
+expects: 4.6-5.1 us on the goal problem; 10-12 us on b1h1s2304d128, of v5's 24
 levers: {MAX_SPLITS: [1, 2, 4, 8], STAGES: [2, 3]}
 */
 
@@ -20,11 +20,11 @@ levers: {MAX_SPLITS: [1, 2, 4, 8], STAGES: [2, 3]}
 // are in one GPC, and GPCs have other numbers of SMs on each chip. With enough rows there is one split, and the rest is v5, with one CTA on an SM.
 //
 // Predicted on an H200, from v5's times (sweep): 1.05 us a tile of head_dim 64 and 1.25 of 128, and 1.6-1.9 us around them; 0.8-1.0 us for the
-// exchange (v8's chain). Goal problem: 2 splits of 2 tiles, 4.6-5.1 us. b1h1s2304d128-fp16: 3 splits of 6 tiles, 10-12 us. b1h16s64d64-fp16-kv8192:
+// exchange (v8's chain). Goal problem: 2 splits of 2 tiles, 4.6-5.1 us. b1h1s2304d128, fp16 or bf16: 3 splits of 6 tiles, 10-12 us. b1h16s64d64-fp16-kv8192:
 // 8 splits of 8 tiles, 10-12 us. b1h1s4096d128-fp16-causal: 2 splits of at most 16 tiles, 22-24 us.
 // Measured there: 5.83 us on the goal problem; in the sweep 12.2 us on b1h1s2304d128-bf16 (v5: 24.3), 23.4 on b1h1s4096d128-fp16-causal (v5: 40.9)
 // and 15.3 on b1h16s64d64-fp16-kv8192 (v5: 65.5). Most above the ranges: two tiles alone take v5 4.2 us (b1h8s256d64-fp16-causal), so cluster and
-// exchange cost some 1.6 us, not 0.8-1.0; and 16 clusters of eight do not all fit at once on that H200, so there are fewer splits than eight.
+// exchange cost some 1.6 us, not 0.8-1.0; and presumably 16 clusters of eight do not all fit at once there, so that there are fewer splits.
 //
 // New against v5: the cluster, and the exchange. What is left on the table: runs of whole tiles, so that of 3 tiles two CTAs get 1 and 2; causal
 // clusters whose rows see few keys leave most of their CTAs idle.

@@ -33,7 +33,7 @@ levers: {PING_PONG: [0, 1], STAGES: [2, 3]}
 // chain: 6-7.5 us.
 // Measured there: 857.5 us on b4h16s4096d128-fp16, 641 TFLOP/s, at the upper end. On the goal problem 10.7 us, far above: whatever a CTA does
 // before its first product and after its last one is hidden by nothing where each has one piece of work, and with 192 rows a CTA few SMs
-// have any. v10 is made of that.
+// have any. v10 is made of that. At head_dim 64 an earlier sweep (recorded in commit eff64eb) found 496 TFLOP/s on b4h16s4096d64-fp16, above the range.
 //
 // New against v5: the fetching warp, turns, registers that move, CTAs that stay, the last keys first. What is left on the table: rows that
 // are behind the end of seq_q are computed like others, so that short problems waste up to two thirds of the work; the head's K and V

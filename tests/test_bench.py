@@ -295,6 +295,17 @@ def test_the_anchor_beside_the_best_rival_is_the_one_that_counts(judged):
     assert row["best_rival"] == "triton-fa2" and row["vs_best_rival"] == pytest.approx(4.5 / 3.1, rel=0.01) and row["verdict"] == "slower"
 
 
+def test_of_the_ratios_through_what_both_runs_timed_the_middle_one_counts(monkeypatch):
+    """The rival's run was as fast as the variant's for the floors; the anchor alone took a tenth longer there."""
+    monkeypatch.chdir(PROJECT)
+    def timing(name, time_us):
+        return Timing(name=name, problem=GOAL, mode="warm", time_us=time_us, process_medians_us=[time_us * (1 + step / 1000) for step in range(5)])
+    here = [timing("sdpa-default", 9.0), timing("floor_bytes", 1.44), timing("floor_empty", 0.75)]
+    there = [timing("sdpa-default", 9.9), timing("floor_bytes", 1.44), timing("floor_empty", 0.75)]
+    assert gap.Gap._ratio(timing("v", 4.5), here, timing("triton-fa2", 6.0), there).value == pytest.approx(4.5 / 6.0, rel=0.002)
+    assert gap.Gap._ratio(timing("v", 4.5), here[:2], timing("triton-fa2", 6.0), there).value == pytest.approx(4.5 / 6.0 * 1.1, rel=0.002)
+
+
 @pytest.mark.parametrize("how", [dict(anchor=None), dict(anchor_status=Status.UNSTABLE), dict(beside=False)])
 def test_without_a_good_anchor_on_both_sides_there_is_no_ratio_and_no_verdict(judged, how):
     row = judged([4.5] * 5, [1.44] * 5, **how)

@@ -15,6 +15,9 @@ SOURCE = (PROJECT / "kernels/sdpa.cu").read_text()
 AS_GOOD = 1.05
 """Times this close are as good as each other: what a sweep allows by default."""
 
+UNSTEADY = set(re.findall(r"^//     (b\d\S+) .* unstable$", SOURCE, re.MULTILINE))
+"""Problems whose row decides nothing."""
+
 UNTIMED = {"b2h3s1d64-fp16-kv77": "v5", "b3h8s333d128-bf16-hkv2": "v10", "b1h1s16384d64-bf16-causal": "v11", "b16h16s512d64-fp16": "v10",
            "b2h8s1d64-fp16-hkv2-kv600": "v11", "b64h8s1d64-fp16-kv600": "v4"}
 """Problems that the table does not have, and their rungs on Hopper."""
@@ -23,7 +26,7 @@ UNTIMED = {"b2h3s1d64-fp16-kv77": "v5", "b3h8s333d128-bf16-hkv2": "v10", "b1h1s1
 def table() -> dict[str, dict[str, float]]:
     """Microseconds, warm, by problem and rung, as the source's comment has them."""
     head = re.search(r"^//\s+(v\d+(?: +v\d+)+)$", SOURCE, re.MULTILINE)[1].split()
-    rows = re.findall(r"^//     (b\d\S+)\s+((?:(?:[\d.]+|-)\s+){%d})" % len(head), SOURCE, re.MULTILINE)
+    rows = re.findall(r"^//     (b\d\S+)((?: +(?:[\d.]+|-)){%d})" % len(head), SOURCE, re.MULTILINE)
     return {problem: {rung: float(time) for rung, time in zip(head, times.split()) if time != "-"} for problem, times in rows}
 
 
@@ -31,6 +34,7 @@ def test_the_table_is_the_recorded_sweep():
     results = evidence.read(DEVICE / "sdpa" / "sweep.json", evidence.Sweep).results
     rows = table()
     assert set(rows) == {one["problem"] for one in results} and len(rows) >= 24
+    assert UNSTEADY == {one["problem"] for one in results if one["status"] != evidence.Status.OK}
     for one in results:
         times = {rung["name"].partition("_")[0]: rung["time_us"] for rung in one["rungs"] if rung["time_us"]}
         assert rows[one["problem"]] == pytest.approx(times, rel=0.01), one["problem"]
@@ -66,7 +70,7 @@ def described(tmp_path_factory):
 def test_on_hopper_each_problem_of_the_table_goes_to_a_rung_that_is_as_good_as_its_fastest(described):
     picked = described("sm_90a")
     for problem, times in table().items():
-        assert decodes(problem) or times[picked[problem]] <= AS_GOOD * min(times.values()), problem
+        assert decodes(problem) or problem in UNSTEADY or times[picked[problem]] <= AS_GOOD * min(times.values()), problem
     assert {problem: picked[problem] for problem in UNTIMED} == UNTIMED
     assert set(picked.values()) == {"v4", "v5", "v8", "v10", "v11"}
 
@@ -81,4 +85,4 @@ def test_elsewhere_each_problem_goes_to_v3_or_v4_whichever_the_table_shows_to_be
     picked = described("sm_80")
     assert set(picked.values()) == {"v3", "v4"}
     for problem, times in table().items():
-        assert times[picked[problem]] <= AS_GOOD * min(times["v3"], times["v4"]), problem
+        assert decodes(problem) or problem in UNSTEADY or times[picked[problem]] <= AS_GOOD * min(times["v3"], times["v4"]), problem

@@ -142,3 +142,20 @@ def test_the_page_of_what_this_repository_records_is_one_small_file(tmp_path, mo
     text = render.page(json.loads(gap_document.dumps(gap_document.document(found, evolution.evolutions(found, histories)))), tmp_path)
     assert not errors and 'id="evolution"' in text and 'id="neighbour"' in text
     assert len(text.encode()) < 1_500_000
+
+
+def test_ratios_between_runs_agree_with_those_that_the_sweep_formed_within_processes(monkeypatch):
+    """Whatever of the recorded evidence was timed both ways, in mode warm: the intervals meet."""
+    monkeypatch.chdir(PROJECT)
+    variants.sources.cache_clear(), variants.floors.cache_clear()
+    found = gap.Gap(configuration.load("config.yaml"), list(variants.sources()), None, machine.DEFAULT_ARCH, origins=("recorded",))
+    rows = {(row["name"], row["problem"], row["best_rival"]): row for row in found.rows() if row["mode"] == "warm" and row["device"] == "nvidia-h200"}
+    results = evidence.read(PROJECT / "results/recorded/nvidia-h200/sdpa/sweep.json", evidence.Sweep).results
+    compared = 0
+    for one in results:
+        for name, rival in [("sdpa", one["rival"]), *((rung["name"], rung["rival"]) for rung in one["rungs"])]:
+            row = rows.get((name, one["problem"], rival["name"])) if rival else None
+            if row and row["vs_best_rival"]:
+                assert row["vs_best_rival_low"] <= rival["high"] and rival["low"] <= row["vs_best_rival_high"], (name, one["problem"])
+                compared += 1
+    assert compared >= 20

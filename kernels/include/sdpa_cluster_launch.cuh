@@ -20,7 +20,7 @@ static cudaLaunchConfig_t cluster_config(cudaLaunchAttribute &attribute, dim3 gr
   return config;
 }
 
-// How many clusters the device runs at once: which of its SMs can be in one is its own, and asking takes half a microsecond. Without a device as many
+// How many clusters the device runs at once: which of its SMs can be in one is its own. Without a device as many
 // as there are SMs for.
 template <typename... Parameters>
 static int clusters_at_once(void (*kernel)(Parameters...), unsigned cluster, int threads, int shared_bytes) {

@@ -142,7 +142,7 @@ class EvolveSection(Section):
     children: int = Field(5, ge=1, description="children of a generation")
     top_k: int = Field(3, ge=1, description="elites that a generation leaves")
     seed: int = Field(1, ge=0, description="seed of every random choice; another one starts anew")
-    explore: float = Field(0.25, ge=0, le=1, description="share of children whose levers are drawn blindly")
+    explore: float = Field(0.25, ge=0, le=1, description="least share of children whose levers are drawn blindly; more where no rule and no credit speaks for a change")
     crossover: float = Field(0.25, ge=0, le=1, description="share of children that take two levers from another elite of their source, where there is one")
     budget_s: float | None = Field(None, gt=0, description="measuring time after which no generation proposes any more, seconds; null: no limit")
     generator: str | None = Field(None, description="shell command that reads a prompt on stdin and writes a .cu to stdout; null: levers only")

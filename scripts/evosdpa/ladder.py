@@ -136,7 +136,9 @@ class Ladder:
         benches = [bench for name in self.names if (bench := self.chain(name).get("bench"))]
         info = next((bench.device_info for bench in benches if bench.device_info), {})
         days = " and ".join(sorted({bench.ended[:10] for bench in benches}))
-        where = f"Recorded on one {info.get('name') or self.device}, {days}; " if benches else f"Nothing is recorded on {self.device} yet; "
+        cards = len({digest for bench in benches if (digest := bench.device_info.get("uuid_digest"))})
+        where = (f"Recorded on {cards if cards > 1 else 'one'} {info.get('name') or self.device}, {days}; " if benches
+                 else f"Nothing is recorded on {self.device} yet; ")
         return f"{where}`{self.config.goal.problem}`, microseconds for the whole problem; the goal is under {self.config.goal.time_us:g}."
 
     def _best_rivals(self) -> str:

@@ -48,8 +48,9 @@ def results() -> str:
              if goal_time(name) < math.inf]
     labels = {name: f"{name}{' (floor)' if name in floors else ''}" for name in timed}
     modes = [mode for mode in config.bench.gpu_modes if mode != "eager"]
-    lines = [f"Recorded on one {rivals.device_info['name']} (driver {rivals.device_info['driver']}, torch {rivals.tools['torch']}), "
-             f"{rivals.ended[:10]}; microseconds for the whole problem. On `{goal}`, the goal's:", "", *cells.head(["rival"], modes)]
+    lines = [f"Rivals and floors recorded on one {rivals.device_info['name']} (driver {rivals.device_info['driver']}, torch {rivals.tools['torch']}), "
+             f"{rivals.ended[:10]}, variants where and when the table above says; microseconds for the whole problem. On `{goal}`, the goal's:", "",
+             *cells.head(["rival"], modes)]
     lines += [cells.row([labels[name], *(_cell(rivals.timings, name, goal, mode) for mode in modes)]) for name in timed]
 
     others = [(name, "warm") for name in config.problems if name != goal] + ([(goal, "eager")] if "eager" in config.bench.gpu_modes else [])
@@ -146,6 +147,7 @@ def _swept(one: dict[str, Any], found: gap.Gap) -> list[str]:
             f"`{entry['problem']}`", cells.time(entry["status"], entry["time_us"], entry["ci_low_us"], entry["ci_high_us"]),
             f"{entry['tflops']:,.4g}" if entry["tflops"] and entry["status"] == Status.OK else "", *_over(entry["beside"]), *_over(entry["rival"]),
             "no" if False in met else "yes" if met == {True} else "not judged"]))
+    lines += _behind(one["results"])
     names = [rung["name"] for rung in one["results"][0]["rungs"]]
     lines += ["", *cells.head(["time over sdpa-cudnn's"], [one["variant"], *names])]
     for entry in one["results"]:
@@ -157,6 +159,14 @@ def _swept(one: dict[str, Any], found: gap.Gap) -> list[str]:
                         ("Rivals not timed on every problem", [f"{name} ({cells.text(why)})" for name, why in sorted(untimed.items())])):
         lines += ["", f"{what}: {'; '.join(which)}."] if which else []
     return [*lines, ""]
+
+
+def _behind(results: list[dict[str, Any]]) -> list[str]:
+    """On which problems a rival is surely faster, and by how much; or that there is none."""
+    found = [(entry["problem"], entry["rival"]) for entry in results if entry["rival"] and entry["rival"]["verdict"] == "slower"]
+    each = [f"`{problem}`, {rival['ratio']:.3f} ({rival['low']:.3f} to {rival['high']:.3f}) of {rival['name']}'s time"
+            for problem, rival in sorted(found, key=lambda one: -one[1]["ratio"])]
+    return ["", f"Behind the best rival (the whole interval): {'; '.join(each)}." if each else "Behind the best rival on no problem."]
 
 
 def _over(against: dict[str, Any] | None) -> tuple[str, str]:
@@ -197,10 +207,18 @@ def _device_name(one: dict[str, Any], found: gap.Gap) -> str:
 def _operator(one: dict[str, Any], found: gap.Gap) -> list[str]:
     """One recorded operator as cells."""
     tried = [check for check in one["checks"] if check["status"] != Status.UNSUPPORTED]
-    costs = {cost["name"]: cells.time(Status.OK, cost["time_us"], cost["ci_low_us"], cost["ci_high_us"]) for cost in one["costs"]}
+    costs = {cost["name"]: _with_interval(cost) for cost in one["costs"]}
     return [f"{one['variant']} on {_device_name(one, found)}{' (stale)' if one['stale'] else ''}", f"`{one['problem']}`" if costs else "",
             f"{sum(check['status'] == Status.OK for check in tried)} of {len(tried)}", *(costs.get(name, "") for name in (OPERATOR, PYTORCH, LIBRARY)),
             _over({"name": PYTORCH, **one["over"][PYTORCH]})[1] if PYTORCH in one["over"] else "", one["ended"][:10]]
+
+
+def _with_interval(cost: dict[str, Any]) -> str:
+    """A cost as a cell, with its interval: a host's times spread more than a GPU's."""
+    low, high = cost["ci_low_us"], cost["ci_high_us"]
+    def short(value: float) -> str:
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return cells.time(Status.OK, cost["time_us"], low, high) + (f" ({short(low)} to {short(high)})" if low and high else "")
 
 
 def evolution() -> str:

@@ -18,7 +18,8 @@ from evosdpa.config import Config
 from evosdpa.evidence import Build, EvidenceError, Head, Model, Status
 
 FOLDER = "evolve"
-"""Under a device's folder: gen<N>/ for every generation, sources/ for what a generator wrote, answers/ for all that it said."""
+"""Under a device's folder: gen<N>/ for every generation, sources/ for what a generator wrote, answers/ for all that it said; recorded ones have
+builds/ too."""
 
 FINALS, CLOSING = "finals", "closing"
 """Folders in a generation's, and subjects of their evidence: its finals, and the last generation's comparison with the beginning."""
@@ -228,7 +229,7 @@ def read(root: Path, device: str, before: int | None = None) -> History:
 
 
 def built(root: Path, device: str, name: str, library: str) -> Build | None:
-    """What compiling gave of which a variant's library (by its digest) came, as results/ or results/recorded/ has it; None where that is not known."""
+    """The build record of a variant's library with this digest, from results/ or results/recorded/; None where it is not there (any more)."""
     kept = root / device / FOLDER / BUILDS / f"{name}.json"
     for path in [kept, *sorted(root.glob(f"build/*/{name}/build.json"))]:
         try:

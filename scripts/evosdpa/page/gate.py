@@ -50,7 +50,7 @@ FALSE = ("faster", "slower")
 
 KINDS = {
     "within": ("in the same processes", "two copies of the binary timed in turns in the same processes, as a variant and its floor are"),
-    "between": ("in two runs", "one copy in two runs of fresh processes, each over the anchor timed beside it, as a variant is compared with a rival"),
+    "between": ("in two runs", "one copy in two runs of fresh processes, each over the anchor timed beside it"),
 }
 """Kinds of tries: in a few words, and what was compared."""
 
