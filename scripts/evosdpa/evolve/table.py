@@ -10,6 +10,11 @@ from evosdpa.evidence import Status
 from evosdpa.evolve import document, telling
 
 
+MADE = {"guided": "followed rules or credit", "explore": "drawn blindly", "crossover": "crossed with another elite",
+        "generator": "written by a program"}
+"""How children were made, by operator."""
+
+
 def of(config: Config) -> str:
     """The recorded evolution on the configured device. Raises EvidenceError for evidence that cannot be read."""
     histories, errors = document.found(("recorded",))
@@ -31,11 +36,15 @@ def _about(entry: dict[str, Any]) -> list[str]:
     made = [child for child in entry["children"] if child["parent"]]
     dropped = sum(bool(child["dropped"]) for child in made)
     right = sum(child["status"] == Status.OK for child in made)
+    ways = [f"{count} {said}" for way, said in MADE.items() if (count := sum(child["operator"] == way for child in made))]
     name = entry["finals"].get("device", {}).get("name") or entry["device"]
+    first = next(iter(entry["elites"]), "")
+    leads = f" `{first}`, with which it began, still leads." if entry["closed"] and first in entry["begun_with"] else ""
     ended = "" if entry["closed"] else " It was broken off before its last comparison, so nothing is said of an elite against what it began with."
     return [f"Recorded on {'one' if entry['cards'] == 1 else entry['cards']} {name}, {entry['finals'].get('ended', '')[:10]}; `{entry['problem']}`, microseconds. "
-            f"{len(entry['generations']) - 1} generations after the start, {len(made) - dropped} children measured, {right} of them right, "
-            f"{dropped} dropped before measuring; {entry['measured_s'] / 60:.0f} minutes of measuring.{ended} "
+            f"{len(entry['generations']) - 1} generations after the start, {len(made)} children ({', '.join(ways)}): "
+            f"{len(made) - dropped} measured, {right} of them right, {dropped} dropped before; {entry['measured_s'] / 60:.0f} minutes of "
+            f"measuring.{ended}{leads} "
             + ("The elites, with the last comparison against the variant of their source that it began with:" if entry["closed"] else "The elites:")]
 
 
