@@ -264,7 +264,7 @@ def test_readme_lists_the_recorded_operators(readme_folder):
     assert readme_folder.block("operator").splitlines()[1:-1] == ["No operator of `l1_right` or `l4_bare` has been recorded yet."]
     record_operator(readme_folder)
     text = readme_folder.block("operator")
-    assert re.search(rf"\| l1_right on Planted GPU \| `{GOAL}` \| 3 of 3 \| 15.0 \| 18.0 \| 5.0\d? \| 0.83\d? \| 2031-01-02 \|", text)
+    assert re.search(rf"\| l1_right on Planted GPU \| `{GOAL}` \| 3 of 3 \| 15.0 \(1[\d.]+ to 1[\d.]+\) \| 18.0 \(1[\d.]+ to 1[\d.]+\) \| 5.0\d? \([45][\d.]+ to 5[\d.]*\) \| 0.83\d? \| 2031-01-02 \|", text)
     assert "`l1_right` on Planted GPU: `call fp32` is refused, no fp32 &lt;/script>" in text and "No operator of `l4_bare` has been recorded yet." in text
     assert "earlier state" not in text
 
