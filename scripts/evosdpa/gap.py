@@ -299,23 +299,27 @@ class Gap:
         """The ratio of two times from different processes, through what was timed in both; None where one lacks a good anchor.
 
         The anchor and each floor give a ratio, and of three the middle one counts. One alone is no measure of how fast a run was: on an H200 of
-        another machine (2026-11-28) PyTorch's default took 5 to 8 % longer while floors and kernels did not, and of 32 ratios through it
-        alone 11 contradicted those that a sweep formed within processes; of the middle ones none does (tests/test_recorded.py).
+        another machine (2026-11-28) PyTorch's default took 5 to 8 % longer on problems of a few microseconds while floors and kernels did not, and
+        of 32 ratios through it alone 11 contradicted those that a sweep formed within processes; of the middle ones none does
+        (tests/test_recorded.py).
         """
-        here, there = standing.anchor_beside(above, above_company), standing.anchor_beside(below, below_company)
-        if below.name == ANCHOR and here:
-            return stats.ratio_within(above.process_medians_us, here.process_medians_us)
-        if above.name == ANCHOR and there:
-            return stats.ratio_within(there.process_medians_us, below.process_medians_us)
-        if not here or not there:
+        here, there = Gap._beside(above, above_company), Gap._beside(below, below_company)
+        if below.name == ANCHOR and ANCHOR in here:
+            return stats.ratio_within(above.process_medians_us, here[ANCHOR].process_medians_us)
+        if above.name == ANCHOR and ANCHOR in there:
+            return stats.ratio_within(there[ANCHOR].process_medians_us, below.process_medians_us)
+        common = [name for name in (ANCHOR, *variants.floors()) if name in here and name in there]
+        if ANCHOR not in common:
             return None
-        common = [(here, there)]
-        for name in variants.floors():
-            one, other = standing.beside(above, above_company, name), standing.beside(below, below_company, name)
-            common += [(one, other)] if one and other else []
-        ratios = [between_runs.quotient(stats.ratio_within(above.process_medians_us, one.process_medians_us),
-                                        stats.ratio_within(below.process_medians_us, other.process_medians_us)) for one, other in common]
+        ratios = [between_runs.quotient(stats.ratio_within(above.process_medians_us, here[name].process_medians_us),
+                                        stats.ratio_within(below.process_medians_us, there[name].process_medians_us)) for name in common]
         return sorted(ratios, key=lambda ratio: ratio.log_mean)[len(ratios) // 2] if len(ratios) > 2 else ratios[0]
+
+    @staticmethod
+    def _beside(timing: Timing, company: list[Timing]) -> dict[str, Timing]:
+        """By name, what has a good time of the same processes, problem and mode."""
+        return {one.name: one for one in company if one.status is Status.OK and (one.problem, one.mode) == (timing.problem, timing.mode)
+                and len(one.process_medians_us) == len(timing.process_medians_us)}
 
     def _variant_rows(self, name: str, device: str, rivals: Chain | None) -> list[dict[str, Any]]:
         chain = self.chains.get((device, name))

@@ -216,9 +216,8 @@ def _operator(one: dict[str, Any], found: gap.Gap) -> list[str]:
 def _with_interval(cost: dict[str, Any]) -> str:
     """A cost as a cell, with its interval: a host's times spread more than a GPU's."""
     low, high = cost["ci_low_us"], cost["ci_high_us"]
-    def short(value: float) -> str:
-        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    return cells.time(Status.OK, cost["time_us"], low, high) + (f" ({short(low)} to {short(high)})" if low and high else "")
+    half = cells.half_width(low, high)
+    return cells.time(Status.OK, cost["time_us"], low, high) + (f" ({cells.rounded(low, half)} to {cells.rounded(high, half)})" if half else "")
 
 
 def evolution() -> str:

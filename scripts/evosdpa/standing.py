@@ -27,15 +27,10 @@ def of_steps(records: Mapping[str, Any]) -> tuple[Status, str]:
     return Status.OK, ""
 
 
-def beside(timing: Timing, company: list[Timing], name: str) -> Timing | None:
-    """The good time of what is called so, of the same processes, problem and mode; None where there is none."""
-    return next((one for one in company if one.name == name and one.status is Status.OK and (one.problem, one.mode) == (timing.problem, timing.mode)
-                 and len(one.process_medians_us) == len(timing.process_medians_us)), None)
-
-
 def anchor_beside(timing: Timing, company: list[Timing]) -> Timing | None:
-    """The anchor's."""
-    return beside(timing, company, ANCHOR)
+    """The anchor's good time of the same processes, problem and mode; None where there is none."""
+    return next((one for one in company if one.name == ANCHOR and one.status is Status.OK and (one.problem, one.mode) == (timing.problem, timing.mode)
+                 and len(one.process_medians_us) == len(timing.process_medians_us)), None)
 
 
 def over_floor(timing: Timing, company: Sequence[Timing]) -> tuple[str, Estimate] | None:

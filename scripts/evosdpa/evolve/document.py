@@ -66,7 +66,7 @@ def _entry(gap: Gap, origin: str, history: History) -> dict[str, Any]:
         device=history.device, origin=origin, problem=last.problem, modes=last.modes, begun_with=history.begun_with, elites=last.elites, times_us=last.times_us,
         measured_s=history.measured_s, changed=_changed(gap, origin, history, timed), against_start=selecting.against_start(history, closing) if closing else {},
         closed=closing is not None, cards=_cards(origin, history.device, len(history.generations)),
-        finals=dict(ended=timed.ended, device=timed.device_info, git=timed.git) if timed else {},
+        finals=dict(ended=timed.ended, device=timed.device_info, git=timed.git, libraries=timed.libraries) if timed else {},
         generations=[dict(generation=population.generation, status=population.status.value, reason=population.reason, elites=population.elites,
                           left=population.left, times_us=population.times_us, best=_best(population.times_us, population.modes))
                      for _, population in history.generations],

@@ -42,18 +42,16 @@ def record(document: dict[str, Any], results: Path) -> list[str]:
                 place = fresh / path.relative_to(source)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, place)
-        _keep_builds(source, entry, fresh / lineage.BUILDS, results)
+        _keep_builds(entry, fresh / lineage.BUILDS, results)
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
         lines.append(f"recorded: {device}/{lineage.FOLDER}: {generations - 1} generations after the start, {len(entry['children'])} variants")
     return lines
 
 
-def _keep_builds(source: Path, entry: dict[str, Any], target: Path, results: Path) -> None:
+def _keep_builds(entry: dict[str, Any], target: Path, results: Path) -> None:
     """What compiling gave of the variants that were timed last, as far as their binaries are still those."""
-    last = source / f"gen{len(entry['generations']) - 1}"
-    path = next((path for folder in (lineage.CLOSING, lineage.FINALS) if (path := last / folder / "bench.json").is_file()), None)
-    libraries = evidence.read(path, Bench).libraries if path else {}
+    libraries = entry["finals"].get("libraries", {})
     for name in {*entry["elites"], *entry["begun_with"]} & set(libraries):
         if record := lineage.built(results, entry["device"], name, libraries[name]):
             evidence.keep(record, target / f"{name}.json")
